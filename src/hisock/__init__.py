@@ -1,0 +1,114 @@
+"""hisock: two short files, and Python programs talk to each other.
+
+``start_server`` and ``connect`` are all that most programs need.
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "__version__",
+    "client",
+    "connect",
+    "constants",
+    "errors",
+    "get_local_ip",
+    "input_client_config",
+    "input_server_config",
+    "ipstr_to_tup",
+    "iptup_to_str",
+    "server",
+    "start_server",
+    "start_threaded_server",
+    "threaded_connect",
+    "types",
+    "utils",
+    "ClientInfo",
+    "Limits",
+    "HiSockClient",
+    "HiSockServer",
+    "ThreadedHiSockClient",
+    "ThreadedHiSockServer",
+    "HiSockError",
+    "ClientDisconnected",
+    "ClientException",
+    "NoHeaderWarning",
+    "NoMessageException",
+    "ServerException",
+    "ServerNotRunning",
+)
+
+from typing import TYPE_CHECKING
+
+from hisock.constants import __version__
+
+if TYPE_CHECKING:
+    from hisock import client, constants, errors, server, types, utils
+    from hisock.client import (
+        HiSockClient,
+        ThreadedHiSockClient,
+        connect,
+        threaded_connect,
+    )
+    from hisock.errors import (
+        ClientDisconnected,
+        ClientException,
+        HiSockError,
+        NoHeaderWarning,
+        NoMessageException,
+        ServerException,
+        ServerNotRunning,
+    )
+    from hisock.server import (
+        HiSockServer,
+        ThreadedHiSockServer,
+        start_server,
+        start_threaded_server,
+    )
+    from hisock.types import ClientInfo, Limits
+    from hisock.utils import (
+        get_local_ip,
+        input_client_config,
+        input_server_config,
+        ipstr_to_tup,
+        iptup_to_str,
+    )
+
+_MODULES = ("client", "constants", "errors", "server", "types", "utils")
+_HOMES = {
+    "connect": "client",
+    "threaded_connect": "client",
+    "HiSockClient": "client",
+    "ThreadedHiSockClient": "client",
+    "start_server": "server",
+    "start_threaded_server": "server",
+    "HiSockServer": "server",
+    "ThreadedHiSockServer": "server",
+    "get_local_ip": "utils",
+    "input_client_config": "utils",
+    "input_server_config": "utils",
+    "ipstr_to_tup": "utils",
+    "iptup_to_str": "utils",
+    "ClientInfo": "types",
+    "Limits": "types",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import on first use: a client has no need of asyncio, a server no need of both.
+
+    Raises:
+        AttributeError: There is no such name.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module 'hisock' has no attribute {name!r}")
+    from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(f"hisock.{name}")
+    value = getattr(import_module(f"hisock.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

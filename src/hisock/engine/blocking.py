@@ -1,0 +1,579 @@
+"""The client's engine: one link, turned by whoever calls, without asyncio.
+
+Every public method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+__all__ = ("ClientEngine",)
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+from hisock.engine.calls import COALESCE, FLUSH_SIZE, Runner, explain_conversion
+from hisock.engine.link import Link
+from hisock.engine.threads import StateLock, Turn, say_goodbye_at_exit
+from hisock.engine.waiting import wait_ready
+from hisock.errors import (
+    ClientDisconnected,
+    Overloaded,
+    RemoteProtocolError,
+    RequestTimeout,
+    SendTimeout,
+    WouldBlock,
+)
+from hisock.handlers.dispatch import NoHandler, resolve, unknown_command
+from hisock.handlers.table import HandlerEntry, HandlerTable
+from hisock.hub.outbox import STALL, Outbox
+from hisock.session.connection import LINGER, Closed, Connection, Messages
+from hisock.types import Address, ClientInfo, Limits
+from hisock.wire.classic import check_size, encode_frame, header
+from hisock.wire.frames import Bye, Frame, Hello, Joined, Left
+
+#: Lengths whose header is kept ready.
+_HEADERS_KEPT: Final = 4096
+
+_ENDED: Final = "the server ended the connection"
+
+_log = logging.getLogger("hisock.client")
+
+
+class ClientEngine:
+    """Everything of a client that is not its face.
+
+    Args:
+        sock: A socket connected to the server; the engine closes it.
+        hello: Who this client is.
+        name: What the client is called in texts.
+        limits: How much the server may ask for.
+        header_len: Bytes of every header.
+        cache_size: Messages to remember; 0 or less for none.
+        waits: Whether a send may wait while the outbox is full.
+        logs_errors: Whether a handler's exception is logged, for want of a caller.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        hello: Hello,
+        *,
+        name: str,
+        limits: Limits,
+        header_len: int,
+        cache_size: int,
+        waits: bool,
+        logs_errors: bool,
+    ) -> None:
+        self.table = HandlerTable(on_server=False)
+        self.limits = limits
+        self.pid = os.getpid()
+        self.turn = Turn("update")
+        self.unsent: list[Link] = []
+        self.cache: deque[dict[str, bytes]] = deque(maxlen=max(0, cache_size))
+        self._lock = StateLock()
+        self._runner = Runner(self.table, self, by_client=False)
+        self._name = name
+        self._header_len = header_len
+        self._headers: dict[int, bytes] = {}
+        self._waits = waits
+        self._logs_errors = logs_errors
+        connection = Connection(limits, time.monotonic(), header_len=header_len)
+        address: Address = sock.getpeername()[:2]
+        self.own_address: Address = sock.getsockname()[:2]
+        self._link = Link(sock, connection, Outbox(limits.outbox), address)
+        self._current: Messages | None = None
+        self._mark = 0.0
+        self._batch: list[bytes] | None = None
+        self._batch_size = 0
+        self._unclaimed: deque[bytes] = deque()
+        self._unclaimed_size = 0
+        self._over: Closed | None = None
+        self._closed = False
+        self._pumping = threading.RLock()
+        self._news = threading.Condition(threading.Lock())
+        self._news_count = 0
+        self._waiting = 0
+        if cache_size > 0:
+            self.table.tap()
+        say_goodbye_at_exit(self)
+        self.send_frame(hello)
+
+    # --- turning ---------------------------------------------------------------
+
+    def run(self, *, wait: bool, timeout: float | None = None) -> bool:
+        """One turn: read, run handlers, write.
+
+        Args:
+            wait: Whether to wait until a handler ran.
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether more may come.
+
+        Raises:
+            AlreadyRunning: Called inside a handler, or in two threads at once.
+            ClientDisconnected: The server ended the connection earlier, or just now
+                and no handler was told.
+        """
+        if self._closed:
+            return False
+        self._check_over()
+        self.turn.claim()
+        try:
+            self._turn(wait, timeout)
+        finally:
+            # No call stands before this store: a KeyboardInterrupt cannot skip it.
+            self.turn.owner = 0
+            self.turn.held.release()
+        return not self._closed
+
+    def _turn(self, wait: bool, timeout: float | None) -> None:
+        end = None if timeout is None else time.monotonic() + timeout
+        try:
+            seen = self._news_count
+            if not wait:
+                self._pump(0.0, seen)
+            while not self._dispatch() and not self._closed:
+                self._check_over()
+                left = None if end is None else end - time.monotonic()
+                if not wait or (left is not None and left <= 0):
+                    break
+                self._pump(left, seen)
+                seen = self._news_count
+        finally:
+            self._current = None
+            self._flush_unsent()
+
+    def _check_over(self) -> None:
+        over = self._over
+        if over is not None:
+            text = f"{self._name} is disconnected: {over.reason}"
+            raise ClientDisconnected(text) from over.error
+
+    def _pump(self, timeout: float | None, seen: int) -> None:
+        """Wait for something new and read it, or let another thread do that.
+
+        Args:
+            timeout: Seconds to wait at most.
+            seen: ``_news_count`` from before the caller looked for what it wants.
+        """
+        if self._pumping.acquire(blocking=False):
+            self._pump_mine(timeout, seen)
+            return
+        with self._news:
+            self._waiting += 1
+        try:
+            # From here on whoever lets the pump go tells us, so look once more.
+            if self._pumping.acquire(blocking=False):
+                self._pump_mine(timeout, seen)
+                return
+            with self._news:
+                self._news.wait_for(lambda: self._news_count != seen, timeout)
+        finally:
+            with self._news:
+                self._waiting -= 1
+
+    def _pump_mine(self, timeout: float | None, seen: int) -> None:
+        link = self._link
+        try:
+            if self._news_count == seen and wait_ready(
+                link.sock, reading=True, writing=link.wants_writing, timeout=timeout
+            ):
+                self._lock.run(self._read)
+                self._news_count += 1
+        finally:
+            self._pumping.release()
+            self._announce()
+
+    def _announce(self) -> None:
+        """Wake the threads that wait for news; they look for themselves."""
+        if self._waiting:
+            with self._news:
+                self._news_count += 1
+                self._news.notify_all()
+
+    def _read(self) -> None:
+        link = self._link
+        if link.outbox.size:
+            link.flush()
+        if not link.is_over:
+            link.read()
+            link.settle()
+
+    def _dispatch(self) -> bool:
+        """Run everything that was read; whether a handler ran."""
+        ran = False
+        link = self._link
+        self._mark = time.monotonic()
+        while link.inbox and not self._closed:
+            event = self._lock.run(self._take)
+            if isinstance(event, Messages):
+                if self._runner.run_messages(link, event, None):
+                    ran = True
+                self._lock.run(self._done_with, event)
+            elif isinstance(event, Closed):
+                ran = self._ended(event) or ran
+        self._flush_unsent()
+        return ran
+
+    def _take(self) -> Any:
+        """The next event. Messages stay in the inbox until all of them have run."""
+        inbox = self._link.inbox
+        if not inbox:
+            return None
+        if isinstance(inbox[0], Messages):
+            self._current = inbox[0]
+            return inbox[0]
+        return inbox.pop(0)
+
+    def _done_with(self, event: Messages) -> None:
+        self._current = None
+        inbox = self._link.inbox
+        if inbox and inbox[0] is event:
+            del inbox[0]
+
+    def _ended(self, closed: Closed) -> bool:
+        """The server ended the connection; whether a handler was told."""
+        self._over = closed
+        self._announce()
+        _log.info("%s is disconnected: %s", self._name, closed.reason)
+        self._lock.run(self._link.settle)
+        self._drop()
+        return self._call_event("force_disconnect")
+
+    def _drop(self) -> None:
+        """Close the socket; whoever waits for it in another thread wakes up first."""
+        sock = self._link.sock
+        with suppress(OSError):  # it is not connected any more
+            sock.shutdown(socket.SHUT_RDWR)
+        with self._pumping:
+            self._lock.run(self._link.drop)
+
+    # --- what the runner asks --------------------------------------------------
+
+    def control(self, link: Link, frame: Frame) -> bool:
+        """Act on a frame that is not a message; whether a handler ran."""
+        match frame:
+            case Bye():
+                self._lock.run(self._end, _ENDED)
+            case Joined(info):
+                return self._call_event("client_connect", _as_client(info))
+            case Left(info):
+                return self._call_event("client_disconnect", _as_client(info))
+            case _:
+                pass  # only a client says these, or nobody asked
+        return False
+
+    def _end(self, reason: str, error: RemoteProtocolError | None = None) -> None:
+        events = self._link.connection.close(reason, time.monotonic())
+        if events and error is not None:
+            events = [Closed(reason, error)]
+        self._link.end(events, discard=True)
+        self._link.settle()
+
+    def unclaimed(self, link: Link, body: bytes) -> bool:
+        """Keep a message without a handler for ``recv_raw``."""
+        limits = self.limits
+        self._unclaimed.append(body)
+        self._unclaimed_size += len(body)
+        while (0 < limits.unclaimed_messages < len(self._unclaimed)) or (
+            0 < limits.unclaimed < self._unclaimed_size and len(self._unclaimed) > 1
+        ):
+            lost = self._unclaimed.popleft()
+            self._unclaimed_size -= len(lost)
+            text = unknown_command(self.table, lost)
+            _log.warning("dropped a message that nobody received: %s", text)
+        self._announce()
+        return False
+
+    def seen(self, link: Link, body: bytes) -> bool:
+        """Remember a message in the cache."""
+        if self.cache.maxlen:
+            head = header(len(body), self._header_len)
+            self.cache.append({"header": head, "content": body})
+        return False
+
+    def failed(self, link: Link, entry: HandlerEntry, error: Exception) -> None:
+        """Let a handler's exception out of ``update``; log it where there is none."""
+        error = explain_conversion(entry, error)
+        if not self._logs_errors:
+            raise error
+        _log.error("handler %s failed", entry.signature.where, exc_info=error)
+
+    def broken(self, link: Link, error: RemoteProtocolError) -> None:
+        """End a connection on which a reserved message was none."""
+        self._lock.run(self._end, str(error), error)
+
+    def flush_due(self) -> None:
+        """Write what handlers sent, once it has waited long enough."""
+        if time.monotonic() - self._mark > COALESCE:
+            self._flush_unsent()
+
+    def _call_event(self, event: str, *arguments: Any) -> bool:
+        entry = self.table.event(event)
+        if entry is None:
+            return False
+        try:
+            entry.call(*arguments)
+        except Exception as error:
+            self.failed(self._link, entry, error)
+        return True
+
+    # --- sending ---------------------------------------------------------------
+
+    def send(self, prefix: bytes, content: bytes) -> None:
+        """Send one message: a command with its space, or nothing, and the content.
+
+        Raises:
+            ClientDisconnected: The connection has ended.
+            MessageTooLarge: The message is over a limit.
+            SendTimeout: The server took nothing for 10 s.
+            WouldBlock: The outbox is full and this client may not wait.
+        """
+        size = len(prefix) + len(content)
+        head = self._headers.get(size)
+        if head is None:
+            head = self._header(size)
+        batch = self._batch
+        if batch is None:
+            self._write(head + prefix + content)
+            return
+        batch += (head, prefix, content)
+        self._batch_size += size
+        if self._batch_size >= FLUSH_SIZE:
+            self._flush_batch()
+
+    def _header(self, size: int) -> bytes:
+        check_size(size, self.limits.message, self._header_len)
+        head = header(size, self._header_len)
+        if len(self._headers) < _HEADERS_KEPT:
+            self._headers[size] = head
+        return head
+
+    def send_frame(self, frame: Frame) -> None:
+        """Send something that is not a message."""
+        self.send(b"", encode_frame(frame))
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Collect what is sent in this block and write it together."""
+        if self._batch is not None:
+            yield  # an outer batch writes it
+            return
+        self._batch = []
+        try:
+            yield
+        finally:
+            self._flush_batch()
+            self._batch = None
+
+    def _flush_batch(self) -> None:
+        batch = self._batch
+        if batch:
+            self._batch = []
+            self._batch_size = 0
+            self._write(b"".join(batch))
+
+    def _write(self, data: bytes) -> None:
+        if self._over is not None or self._closed:
+            self._raise_closed()
+        if self._link.outbox.is_full:
+            self._wait_for_room()
+        self._lock.run(self._post, data)
+        if self._link.outbox.size and self._waits and not self.unsent:
+            self._drain(STALL)
+
+    def _raise_closed(self) -> None:
+        self._check_over()
+        raise ClientDisconnected(f"{self._name} was closed by this program")
+
+    def _post(self, data: bytes) -> None:
+        link = self._link
+        current = self._current
+        if (
+            current is not None
+            and self.turn.is_mine
+            and current.place < len(current.bodies)
+        ):
+            link.outbox.append(data)
+            if not self.unsent:
+                self.unsent.append(link)
+            late = time.monotonic() - self._mark > COALESCE
+            if late or link.outbox.size >= FLUSH_SIZE:
+                self._flush_now()
+        else:
+            link.send(data)
+
+    def _flush_now(self) -> None:
+        self.unsent.clear()
+        self._link.flush()
+        self._mark = time.monotonic()
+
+    def _flush_unsent(self) -> None:
+        if self.unsent:
+            self._lock.run(self._flush_now)
+            if self._waits and self._link.outbox.size:
+                self._drain(STALL)
+
+    def _wait_for_room(self) -> None:
+        if not self._waits:
+            self._lock.run(self._link.flush)
+            if self._link.outbox.is_full:
+                raise WouldBlock(
+                    f"{self._link.outbox.size} bytes wait to be sent already; call "
+                    "update() and try again"
+                )
+        elif not self._drain(STALL):
+            raise SendTimeout(
+                f"the server took nothing for {STALL:g} s while "
+                f"{self._link.outbox.size} bytes were waiting for it"
+            )
+
+    def _drain(self, patience: float) -> bool:
+        """Write all that waits, and read meanwhile, so that both sides can go on.
+
+        Returns:
+            Whether all was written before nothing moved for ``patience`` seconds.
+        """
+        link = self._link
+        end = time.monotonic() + patience
+        while link.outbox.size and not link.is_over:
+            before = link.outbox.size
+            reading = link.is_open and self._queued() < self.limits.queue
+            part = min(0.1, patience)
+            wait_ready(link.sock, reading=reading, writing=True, timeout=part)
+            self._lock.run(link.flush)
+            if reading and self._pumping.acquire(blocking=False):
+                self._pump_mine(0.0, self._news_count)
+            now = time.monotonic()
+            if link.outbox.size < before:
+                end = now + patience
+            elif now >= end:
+                return False
+        return True
+
+    def _queued(self) -> int:
+        return sum(e.size for e in self._link.inbox if isinstance(e, Messages))
+
+    # --- receiving -------------------------------------------------------------
+
+    def receive(
+        self, wanted: Callable[[bytes], bool] | None, timeout: float | None
+    ) -> bytes:
+        """Wait for the next message without a handler; nothing else runs meanwhile.
+
+        Args:
+            wanted: Which of them; ``None`` for any.
+            timeout: Seconds to wait at most; ``None`` for as long as it takes.
+
+        Raises:
+            ClientDisconnected: The connection ended first.
+            Overloaded: More than ``Limits.queue`` bytes came that have a handler.
+            RequestTimeout: It did not come in time.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        self._flush_unsent()
+        while True:
+            seen = self._news_count
+            body = self._lock.run(self._find_unclaimed, wanted)
+            if body is not None:
+                return bytes(body)
+            if self._over is not None or self._closed:
+                self._raise_closed()
+            self._check_ending()
+            if 0 < self.limits.queue < self._queued():
+                raise Overloaded(
+                    f"{self._queued()} bytes of other messages came while waiting; "
+                    "call update() more often"
+                )
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                raise RequestTimeout(f"nothing came within {timeout:g} s")
+            self._pump(left, seen)
+
+    def _find_unclaimed(self, wanted: Callable[[bytes], bool] | None) -> bytes | None:
+        """Take the first message that nobody handles; in order of arrival."""
+        for index, body in enumerate(self._unclaimed):
+            if wanted is None or wanted(body):
+                del self._unclaimed[index]
+                self._unclaimed_size -= len(body)
+                return body
+        if self._current is not None and not self.turn.is_mine:
+            return None  # the other thread's turn sorts out what it has begun
+        for event in self._link.inbox:
+            if isinstance(event, Messages):
+                for index in range(event.place, len(event.bodies)):
+                    body = event.bodies[index]
+                    if self._is_unclaimed(body) and (wanted is None or wanted(body)):
+                        del event.bodies[index]
+                        return body
+        return None
+
+    def _is_unclaimed(self, body: bytes) -> bool:
+        try:
+            found = resolve(self.table, body, by_client=False)
+        except RemoteProtocolError:
+            return False  # its turn comes, and ends the connection
+        return isinstance(found, NoHandler)
+
+    def _check_ending(self) -> None:
+        """Raise if the end is in the inbox, behind messages nobody asked for."""
+        for event in self._link.inbox:
+            if isinstance(event, Messages):
+                bodies = event.bodies[event.place :]
+                if not any(_is_goodbye(body) for body in bodies):
+                    continue
+                event = Closed(_ENDED)
+            if isinstance(event, Closed):
+                text = f"{self._name} is disconnected: {event.reason}"
+                raise ClientDisconnected(text) from event.error
+
+    # --- ending ----------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this side closed it."""
+        return self._closed
+
+    def close(self, linger: float = LINGER) -> None:
+        """Say goodbye, wait until the server has heard it or ``linger`` seconds."""
+        if self._closed:
+            return
+        self._closed = True
+        self._lock.run(self._end, "closed by this program")
+        end = time.monotonic() + linger
+        link = self._link
+        while not link.is_over and self._over is None:
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            self._pump(left, self._news_count)
+        self._drop()
+        self._announce()
+
+    def abandon(self) -> None:
+        """Say goodbye without waiting: the interpreter or the object ends."""
+        if self._closed or self.pid != os.getpid():
+            return
+        self._closed = True
+        self._lock.run(self._abandon)
+
+    def _abandon(self) -> None:
+        if self._over is None:
+            self._end("the program ended")
+        self._link.drop()
+
+
+def _is_goodbye(body: bytes) -> bool:
+    return body[:1] == b"$" and body == encode_frame(Bye(by_client=False))
+
+
+def _as_client(info: dict[str, Any]) -> ClientInfo:
+    return ClientInfo(info.get("ip"), info.get("name"), info.get("group"))

@@ -1,0 +1,114 @@
+"""What servers and clients have in common towards their users; no I/O."""
+
+from __future__ import annotations
+
+__all__ = ("Face",)
+
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from ipaddress import ip_address
+from typing import Any, ClassVar
+
+from hisock.handlers.table import HandlerTable
+from hisock.types import Address, Handler
+from hisock.wire.payload import prefix_of
+
+#: Commands whose bytes are kept ready.
+_PREFIXES_KEPT = 4096
+
+
+class Face:
+    """The base of ``HiSockServer`` and ``HiSockClient``.
+
+    Attributes:
+        addr: The server's address, ``(ip, port)``.
+        header_len: Bytes of every header.
+    """
+
+    #: What a user may not expect to arrive at a handler of the other side.
+    _others_events: ClassVar[Collection[str]] = ()
+
+    addr: Address
+    header_len: int
+    _table: HandlerTable
+    _prefixes: dict[str, bytes]
+
+    @property
+    def funcs(self) -> Mapping[str, dict[str, Any]]:
+        """The registered handlers: command → ``func``, ``name``, ``type_hint``.
+
+        Read-only (1.1 manual: "mainly used for under-the-hood code").
+        """
+        return self._table.describe()
+
+    def on(self, command: str) -> Callable[[Handler], Handler]:
+        """Register the decorated function for a command, or for a reserved event.
+
+        Args:
+            command: What the function handles.
+
+        Returns:
+            A decorator that returns the function as it is.
+
+        Raises:
+            ReservedCommand: The command has the form ``$command$``.
+            HandlerSignatureError: The function's parameters or hints do not fit;
+                raised by the decorator.
+        """
+        prefix_of(command)
+
+        def register(function: Handler) -> Handler:
+            self._table.add(command, function)
+            return function
+
+        return register
+
+    def _prefix(self, command: str) -> bytes:
+        """The bytes of a command, made once."""
+        prefix = prefix_of(command)
+        if command in self._others_events:
+            warnings.warn(
+                f"{command!r} is an event of hisock on the other side; no handler "
+                "there will run for this message",
+                UserWarning,
+                stacklevel=3,
+            )
+        elif len(self._prefixes) < _PREFIXES_KEPT:
+            self._prefixes[command] = prefix
+        return prefix
+
+    def _compare(self, other: object) -> tuple[Any, Any] | None:
+        """Both IP addresses, or ``None`` for a stranger (1.1 compares these alone)."""
+        if isinstance(other, Face):
+            theirs = other.addr[0]
+        elif isinstance(other, str):
+            theirs = other.partition(":")[0]
+        else:
+            return None
+        try:
+            return ip_address(self.addr[0]), ip_address(theirs)
+        except ValueError:
+            return None
+
+    def __eq__(self, other: object) -> bool:
+        pair = self._compare(other)
+        return NotImplemented if pair is None else pair[0] == pair[1]
+
+    def __lt__(self, other: object) -> bool:
+        pair = self._compare(other)
+        return NotImplemented if pair is None else pair[0] < pair[1]
+
+    def __le__(self, other: object) -> bool:
+        pair = self._compare(other)
+        return NotImplemented if pair is None else pair[0] <= pair[1]
+
+    def __gt__(self, other: object) -> bool:
+        pair = self._compare(other)
+        return NotImplemented if pair is None else pair[0] > pair[1]
+
+    def __ge__(self, other: object) -> bool:
+        pair = self._compare(other)
+        return NotImplemented if pair is None else pair[0] >= pair[1]
+
+    def __hash__(self) -> int:
+        return hash(self.addr[0])

@@ -1,0 +1,268 @@
+"""The server's sockets: accepts, reads, writes, ends; hands what came to its owner.
+
+Decides nothing: what a hello, a frame or a slow reader means stands in ``session`` and
+``hub``. Only the thread that turns the server calls into here, except ``touch``.
+"""
+
+from __future__ import annotations
+
+__all__ = ("Pump",)
+
+import errno
+import heapq
+import logging
+import socket
+import time
+from collections import deque
+from typing import Any, Final
+
+from hisock.engine.dial import tune
+from hisock.engine.drive import LoopDrive
+from hisock.engine.link import Link
+from hisock.engine.threads import StateLock
+from hisock.hub.outbox import Outbox
+from hisock.session.connection import Connection
+from hisock.session.states import State
+from hisock.types import Limits
+
+#: Connections taken in one go, so that a storm of them does not starve the others.
+_ACCEPT_AT_ONCE: Final = 64
+#: Seconds the listening socket rests when the process has no descriptors left.
+_ACCEPT_REST: Final = 1.0
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_LOOPBACK: Final = ("127.", "::1", "::ffff:127.")
+
+_log = logging.getLogger("hisock.server")
+
+
+class Pump:
+    """The sockets of one server.
+
+    Args:
+        listener: The listening socket.
+        limits: How much strangers may ask for.
+        lock: Held around everything that changes a link.
+    """
+
+    def __init__(
+        self, listener: socket.socket, limits: Limits, lock: StateLock
+    ) -> None:
+        self._listener = listener
+        self._limits = limits
+        self._lock = lock
+        self._drive: LoopDrive | None = None
+        self._touched: dict[Link, None] = {}
+        self._unfinished: dict[Link, None] = {}
+        self._hosts: dict[str, int] = {}
+        self._deadlines: list[tuple[float, int, Link]] = []
+        self._armed = 0
+        self._accepts = True
+        #: Every link that has a socket.
+        self.links: dict[Link, None] = {}
+        #: Links whose inbox waits for its turn.
+        self.ready: deque[Link] = deque()
+
+    def step(self, *, wait: bool, timeout: float | None = None) -> None:
+        """Read and write what is ready; wait for something if nothing is.
+
+        Args:
+            wait: Whether to wait.
+            timeout: Seconds to wait at most.
+        """
+        drive = self._drive
+        if drive is None:
+            drive = self._drive = LoopDrive()
+            drive.watch_reading(self._listener.fileno(), self._on_accept)
+        if self._touched:
+            self._lock.run(self._attend_touched)
+        drive.alarm(self._next_deadline(), self._on_alarm)
+        drive.step(wait=wait and not self.ready, timeout=timeout)
+
+    def wake(self) -> None:
+        """End the wait of ``step``, from any thread."""
+        if self._drive is not None:
+            self._drive.wake()
+
+    def touch(self, link: Link) -> None:
+        """Look at a link at the next step: it has something to write, or ended.
+
+        Under the lock, from any thread.
+        """
+        self._touched[link] = None
+
+    def stop_accepting(self) -> None:
+        """Close the listening socket."""
+        if self._accepts:
+            self._accepts = False
+            if self._drive is not None:
+                self._drive.forget_reading(self._listener.fileno())
+            self._listener.close()
+
+    def close(self) -> None:
+        """Drop every socket and the loop."""
+        self.stop_accepting()
+        for link in list(self.links):
+            self._forget(link)
+        if self._drive is not None:
+            self._drive.close()
+
+    def _on_accept(self) -> None:
+        for _ in range(_ACCEPT_AT_ONCE):
+            try:
+                sock, address = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                break
+            except OSError as error:
+                self._rest(error)
+                break
+            self._lock.run(self._admit, sock, address)
+        if self.ready and self._drive is not None:
+            self._drive.stop()
+
+    def _rest(self, error: OSError) -> None:
+        """Leave newcomers waiting in the kernel for a moment: without descriptors the
+        socket would stay readable and the loop would spin."""
+        if error.errno not in _NO_ROOM or self._drive is None:
+            _log.warning("cannot accept a connection: %s", error)
+            return
+        _log.warning("out of descriptors, newcomers wait %g s: %s", _ACCEPT_REST, error)
+        self._drive.forget_reading(self._listener.fileno())
+        self._drive.later(_ACCEPT_REST, self._accept_again)
+
+    def _accept_again(self) -> None:
+        if self._accepts and self._drive is not None:
+            self._drive.watch_reading(self._listener.fileno(), self._on_accept)
+
+    def _admit(self, sock: socket.socket, address: Any) -> None:
+        """Make a link of a new connection, if there is room for one more stranger."""
+        limits, host = self._limits, str(address[0])
+        used = self._hosts.get(host, 0)
+        if 0 < limits.connections_per_address <= used and not host.startswith(
+            _LOOPBACK
+        ):
+            sock.close()
+            return
+        now = time.monotonic()
+        try:
+            tune(sock)
+        except OSError:  # it is gone already
+            sock.close()
+            return
+        if 0 < limits.unfinished <= len(self._unfinished):
+            self._evict_stranger(now)
+        link = Link(sock, Connection(limits, now), Outbox(limits.outbox), address)
+        self.links[link] = None
+        self._unfinished[link] = None
+        self._hosts[host] = used + 1
+        assert self._drive is not None
+        self._drive.watch_reading(link.fd, self._on_readable, link)
+        link.read()
+        self._attend(link)
+
+    def _evict_stranger(self, now: float) -> None:
+        """Drop the oldest connection that sent nothing, else the oldest."""
+        silent = (link for link in self._unfinished if link.connection.is_silent)
+        victim = next(silent, None) or next(iter(self._unfinished))
+        victim.end(victim.connection.lost("too many handshakes", now), discard=True)
+        self._attend(victim)
+
+    def _on_readable(self, link: Link) -> None:
+        self._lock.run(self._read, link)
+        if self.ready and self._drive is not None:
+            self._drive.stop()
+
+    def _read(self, link: Link) -> None:
+        if link not in self.links:
+            return
+        link.read()
+        if link.has_joined and link.is_open and not link.outbox.size:
+            if link.inbox and not link.is_ready:
+                link.is_ready = True
+                self.ready.append(link)
+            return
+        self._attend(link)
+
+    def _on_writable(self, link: Link) -> None:
+        self._lock.run(self._write, link)
+
+    def _write(self, link: Link) -> None:
+        if link in self.links:
+            link.flush()
+            self._attend(link)
+
+    def _attend_touched(self) -> None:
+        while self._touched:
+            link, _ = self._touched.popitem()
+            if link in self.links:
+                self._attend(link)
+
+    def _attend(self, link: Link) -> None:
+        """Bring everything that depends on a link's state in line with it."""
+        assert self._drive is not None
+        link.settle()
+        if link in self._unfinished and link.connection.state is not State.HELLO:
+            del self._unfinished[link]
+        if link.inbox and not link.is_ready:
+            link.is_ready = True
+            self.ready.append(link)
+        if link.is_over:
+            self._forget(link)
+            return
+        if link.wants_writing != link.watches_writing:
+            link.watches_writing = link.wants_writing
+            if link.wants_writing:
+                self._drive.watch_writing(link.fd, self._on_writable, link)
+            else:
+                self._drive.forget_writing(link.fd)
+        deadline = link.next_deadline()
+        if deadline is not None and deadline != link.timer:
+            link.timer = deadline
+            self._armed += 1
+            heapq.heappush(self._deadlines, (deadline, self._armed, link))
+            self._drive.alarm(self._next_deadline(), self._on_alarm)
+
+    def _forget(self, link: Link) -> None:
+        """Give a link's descriptor back."""
+        if self._drive is not None:
+            self._drive.forget_reading(link.fd)
+            self._drive.forget_writing(link.fd)
+        link.drop()
+        link.timer = None
+        del self.links[link]
+        self._unfinished.pop(link, None)
+        host = str(link.address[0])
+        left = self._hosts[host] - 1
+        if left:
+            self._hosts[host] = left
+        else:
+            del self._hosts[host]
+
+    def _next_deadline(self) -> float | None:
+        heap = self._deadlines
+        while heap and heap[0][2].timer != heap[0][0]:
+            heapq.heappop(heap)  # its link moved on
+        return heap[0][0] if heap else None
+
+    def _on_alarm(self) -> None:
+        self._lock.run(self._tick)
+        if self._drive is not None:
+            if self.ready:
+                self._drive.stop()
+            self._drive.alarm(self._next_deadline(), self._on_alarm)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        while (when := self._next_deadline()) is not None and when <= now:
+            link = heapq.heappop(self._deadlines)[2]
+            link.timer = None
+            link.inbox += link.connection.tick(now)
+            self.check_slow(link, now)
+            self._attend(link)
+
+    def check_slow(self, link: Link, now: float) -> None:
+        """End a link whose peer takes nothing; under the lock."""
+        reason = link.outbox.check(now) if link.is_open else None
+        if reason is not None:
+            link.outbox.clear()
+            link.end(link.connection.close(reason, now), discard=True)
+            self.touch(link)

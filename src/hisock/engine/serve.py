@@ -1,0 +1,590 @@
+"""The server's engine: who is here, what runs, what leaves; one turn at a time.
+
+Owns hub, handlers and pump. Every public method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+__all__ = ("ServerEngine",)
+
+import logging
+import os
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Iterable
+from typing import Any, Final, Literal
+
+from hisock.engine.calls import COALESCE, FLUSH_SIZE, Runner, explain_conversion
+from hisock.engine.link import Link
+from hisock.engine.listen import Pump
+from hisock.engine.threads import StateLock, Turn, say_goodbye_at_exit
+from hisock.engine.waiting import wait_ready
+from hisock.errors import (
+    ConversionError,
+    InvalidName,
+    RemoteProtocolError,
+    SendTimeout,
+    ServerClosed,
+    UnknownClient,
+)
+from hisock.handlers.dispatch import unknown_command
+from hisock.handlers.table import HandlerEntry, HandlerTable
+from hisock.hub.outbox import STALL
+from hisock.hub.registry import Registry
+from hisock.hub.targets import find, find_group
+from hisock.session.connection import LINGER, Closed, Messages, Opened
+from hisock.types import ClientInfo, Limits
+from hisock.wire.classic import check_size, encode_frame, header, largest_body
+from hisock.wire.frames import (
+    Bye,
+    ClientAnswer,
+    Frame,
+    GetClient,
+    Hello,
+    Joined,
+    Left,
+    NoTLS,
+    Probe,
+    Regroup,
+    Rename,
+)
+from hisock.wire.payload import check_name
+
+#: Unknown commands that are logged once each; more are counted as one.
+_LOGGED_UNKNOWN: Final = 100
+
+_log = logging.getLogger("hisock.server")
+
+
+class ServerEngine:
+    """Everything of a server that is not its face.
+
+    Args:
+        listener: A listening socket; the engine closes it.
+        name: What the server is called in texts.
+        limits: How much a peer may ask for.
+        max_connections: Clients served at once; 0 for ``limits.connections``.
+        errors: ``"log"`` keeps a handler's exception, ``"raise"`` lets it out of
+            ``run``.
+        roster: Whether clients are told of each other.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        *,
+        name: str,
+        limits: Limits,
+        max_connections: int,
+        errors: Literal["log", "raise"],
+        roster: bool,
+    ) -> None:
+        self.table = HandlerTable(on_server=True)
+        self.registry: Registry[Link] = Registry()
+        self.limits = limits
+        self.pid = os.getpid()
+        self.turn = Turn("run")
+        self.unsent: dict[Link, None] = {}
+        self._lock = StateLock()
+        self._pump = Pump(listener, limits, self._lock)
+        self._runner = Runner(self.table, self, by_client=True)
+        self._name = name
+        self._capacity = max_connections or limits.connections
+        self._raises = errors == "raise"
+        self._roster = roster
+        self._current: Messages | None = None
+        self._mark = 0.0
+        self._closing = False
+        self._give_up = 0.0
+        self._finished = threading.Event()
+        self._unknown: set[bytes] = set()
+        say_goodbye_at_exit(self)
+
+    # --- turning ---------------------------------------------------------------
+
+    def run(self, *, wait: bool, timeout: float | None = None) -> bool:
+        """One turn: read, run handlers, write.
+
+        Args:
+            wait: Whether to wait until a handler ran.
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether the server is still open.
+
+        Raises:
+            AlreadyRunning: Called inside a handler, or in two threads at once.
+        """
+        if self.is_closed:
+            return False
+        self.turn.claim()
+        try:
+            self._turn(wait, timeout)
+        finally:
+            # No call stands before this store: a KeyboardInterrupt cannot skip it.
+            self.turn.owner = 0
+            self.turn.held.release()
+        return not self.is_closed
+
+    def _turn(self, wait: bool, timeout: float | None) -> None:
+        end = None if timeout is None else time.monotonic() + timeout
+        try:
+            self._pump.step(wait=wait, timeout=timeout)
+            while not self._dispatch() and wait and not self._closing:
+                left = None if end is None else end - time.monotonic()
+                if left is not None and left <= 0:
+                    break
+                self._pump.step(wait=True, timeout=left)
+        finally:
+            self._current = None
+            if self.unsent:
+                self._lock.run(self._flush_unsent)
+        if self._closing:
+            self._finish()
+
+    def _dispatch(self) -> bool:
+        """Run everything that was read; whether a handler ran."""
+        ran = False
+        self._mark = time.monotonic()
+        ready = self._pump.ready
+        while ready:
+            link = ready[0]
+            while link.inbox:
+                event = link.inbox[0]
+                if isinstance(event, Messages):
+                    self._current = event
+                    if self._runner.run_messages(link, event, link.info):
+                        ran = True
+                    self._lock.run(_take, link, event)
+                else:
+                    self._lock.run(_take, link, event)
+                    if self._happened(link, event):
+                        ran = True
+            ready.popleft()
+            link.is_ready = False
+            if link.inbox:  # another thread ended it just now
+                link.is_ready = True
+                ready.append(link)
+        self._current = None
+        if self.unsent:
+            self._lock.run(self._flush_unsent)
+        return ran
+
+    def _happened(self, link: Link, event: Opened | Closed) -> bool:
+        if isinstance(event, Opened):
+            return self._join(link, event.hello)
+        return self._leave(link, event)
+
+    def _join(self, link: Link, hello: Hello) -> bool:
+        refusal = self._lock.run(self._enter, link, hello)
+        if refusal:
+            _log.warning("refused %s: %s", _where(link.address), refusal)
+            return False
+        info = link.info
+        _log.info("joined: %s", dict(info))
+        ran = self._call_event(link, "join", info)
+        self._tell_others(link, Joined(dict(info)))
+        return ran
+
+    def _enter(self, link: Link, hello: Hello) -> str:
+        """Add a client to the registry; why not, if not."""
+        text = ""
+        if self._closing:
+            text = "the server is closing"
+        elif 0 < self._capacity <= len(self.registry):
+            text = f"the server is full ({self._capacity} clients)"
+        if text:
+            self._say_goodbye(link, text)
+            return text
+        link.info = ClientInfo(link.address[:2], hello.name, hello.group)
+        link.info._member = link
+        link.has_joined = True
+        self.registry.add(link)
+        return ""
+
+    def _leave(self, link: Link, closed: Closed) -> bool:
+        if not link.has_joined:
+            _log.debug("! %s: %s", _where(link.address), closed.reason)
+            return False
+        self._lock.run(self._expel, link)
+        level = logging.WARNING if closed.error or _is_slow(closed) else logging.INFO
+        _log.log(level, "left: %s: %s", dict(link.info), closed.reason)
+        ran = self._call_event(link, "leave", link.info)
+        self._tell_others(link, Left(dict(link.info)))
+        return ran
+
+    def _expel(self, link: Link) -> None:
+        if link in self.registry:
+            self.registry.remove(link)
+
+    def _tell_others(self, link: Link, frame: Joined | Left) -> None:
+        if self._roster and len(self.registry):
+            self._lock.run(self._post_to_others, link, encode_frame(frame))
+
+    def _post_to_others(self, link: Link, body: bytes) -> None:
+        self._post((other for other in self.registry if other is not link), body)
+
+    # --- what the runner asks --------------------------------------------------
+
+    def control(self, link: Link, frame: Frame) -> bool:
+        """Act on a frame that is not a message; whether a handler ran."""
+        match frame:
+            case Rename(name):
+                return self._change(link, "name", name)
+            case Regroup(group):
+                return self._change(link, "group", group)
+            case Bye():
+                self._lock.run(self._end_link, link, "the client said goodbye")
+            case Probe():
+                self._reply(link, NoTLS())
+            case GetClient(who):
+                self._reply(link, self._answer(who))
+            case _:
+                pass  # only a server says these
+        return False
+
+    def _change(self, link: Link, key: str, new: str | None) -> bool:
+        try:
+            check_name(new, self.limits.name)
+        except InvalidName as error:
+            self.broken(link, RemoteProtocolError(str(error)))
+            return False
+        changed, old = self._lock.run(self._enter_change, link, key, new)
+        if not changed:
+            return False
+        return self._call_event(link, f"{key}_change", link.info, old, new)
+
+    def _enter_change(
+        self, link: Link, key: str, new: str | None
+    ) -> tuple[bool, str | None]:
+        if link not in self.registry:
+            return False, None
+        old: str | None = link.info[key]
+        change = self.registry.rename if key == "name" else self.registry.regroup
+        change(link, new)
+        return True, old
+
+    def _answer(self, who: str) -> ClientAnswer:
+        if not self._roster:
+            return ClientAnswer(None, "this server does not tell (roster=False)")
+        try:
+            with self._lock.reading:
+                member, _ = find(self.registry, who)
+                return ClientAnswer(dict(member.info))
+        except UnknownClient:
+            return ClientAnswer(None, "$NOEXIST$")
+        except ValueError as error:
+            return ClientAnswer(None, str(error))
+
+    def _reply(self, link: Link, frame: Frame) -> None:
+        self._lock.run(self._post, (link,), encode_frame(frame))
+
+    def unclaimed(self, link: Link, body: bytes) -> bool:
+        """Log once what no handler took; ``message`` may still see it."""
+        if self.table.event("message") is None:
+            word = body[:64].partition(b" ")[0]
+            if word not in self._unknown and len(self._unknown) < _LOGGED_UNKNOWN:
+                self._unknown.add(word)
+                _log.warning("%s: %s", self._name, unknown_command(self.table, body))
+        return False
+
+    def seen(self, link: Link, body: bytes) -> bool:
+        """Give every message to the ``message`` handler, after its own."""
+        # A handler that ended the client also ended what the client gets to say.
+        if not link.is_open and link not in self.registry:
+            return False
+        return self._call_event(link, "message", link.info, body)
+
+    def failed(self, link: Link, entry: HandlerEntry, error: Exception) -> None:
+        """Log what a handler raised; it costs nobody else anything."""
+        error = explain_conversion(entry, error)
+        if self._raises:
+            raise error
+        who = dict(link.info)
+        if isinstance(error, ConversionError):
+            _log.warning("a message of %s was refused: %s", who, error)
+            return
+        where = entry.signature.where
+        _log.error("handler %s failed for %s", where, who, exc_info=error)
+
+    def broken(self, link: Link, error: RemoteProtocolError) -> None:
+        """End a client that sent a reserved message that is none."""
+        self._lock.run(self._end_link, link, str(error))
+
+    def flush_due(self) -> None:
+        """Write what handlers sent, once it has waited long enough."""
+        if time.monotonic() - self._mark > COALESCE:
+            self._lock.run(self._flush_unsent)
+
+    def _call_event(self, link: Link, event: str, *arguments: Any) -> bool:
+        """Call the handler of a reserved event, if there is one."""
+        entry = self.table.event(event)
+        if entry is None:
+            return False
+        try:
+            entry.call(*arguments)
+        except Exception as error:
+            self.failed(link, entry, error)
+        if self.unsent:
+            self.flush_due()
+        return True
+
+    # --- sending ---------------------------------------------------------------
+
+    def send_to(self, link: Link, body: bytes) -> None:
+        """Send to one client; outside a turn this waits while its outbox is full.
+
+        Raises:
+            MessageTooLarge: The message is over a limit.
+            SendTimeout: The client took nothing for 10 s.
+            ServerClosed: The server is.
+        """
+        self._check(body, link.connection.header_len)
+        if link.outbox.is_full and not self.turn.is_mine:
+            self._wait_for_room(link)
+        self._lock.run(self._post, (link,), body)
+
+    def send_group(self, group: str, body: bytes) -> None:
+        """Send to everybody in a group.
+
+        Raises:
+            UnknownGroup: Nobody is in it.
+            MessageTooLarge: The message is over a limit.
+            ServerClosed: The server is.
+        """
+        self._check(body, 64)
+        with self._lock.reading:
+            members = find_group(self.registry, group)
+        self._send_many(members, body)
+
+    def send_all(self, body: bytes) -> None:
+        """Send to everybody.
+
+        Raises:
+            MessageTooLarge: The message is over a limit.
+            ServerClosed: The server is.
+        """
+        self._check(body, 64)
+        with self._lock.reading:
+            members = list(self.registry)
+        self._send_many(members, body)
+
+    def _send_many(self, members: list[Link], body: bytes) -> None:
+        short = self._lock.run(self._post, members, body)
+        for link in short or ():
+            _log.error(
+                "%d bytes did not go to %s: its header_len is %d",
+                len(body),
+                dict(link.info),
+                link.connection.header_len,
+            )
+
+    def _check(self, body: bytes, header_len: int) -> None:
+        if self.is_closed:
+            raise ServerClosed(f"{self._name} is closed")
+        check_size(len(body), self.limits.message, header_len)
+
+    def _wait_for_room(self, link: Link) -> None:
+        end = time.monotonic() + STALL
+        while link.outbox.is_full and link.is_open:
+            before = link.outbox.size
+            wait_ready(link.sock, reading=False, writing=True, timeout=0.1)
+            self._lock.run(self._push, link)
+            now = time.monotonic()
+            if link.outbox.size < before:
+                end = now + STALL
+            elif now >= end:
+                raise SendTimeout(
+                    f"{dict(link.info)} took nothing for {STALL:g} s while "
+                    f"{link.outbox.size} bytes were waiting for it"
+                )
+
+    def _push(self, link: Link) -> None:
+        link.flush()
+        self._settle(link)
+
+    def _post(self, links: Iterable[Link], body: bytes) -> list[Link]:
+        """Write to some clients, encoded once for each header length.
+
+        Returns:
+            Those whose header cannot hold the length.
+        """
+        frames: dict[int, bytes] = {}
+        short: list[Link] = []
+        defer = self.turn.is_mine and self._more_waits()
+        size = len(body)
+        for link in links:
+            if not link.is_open:
+                continue
+            header_len = link.connection.header_len
+            frame = frames.get(header_len)
+            if frame is None:
+                if size > largest_body(header_len):
+                    short.append(link)
+                    continue
+                frame = frames[header_len] = header(size, header_len) + body
+            if not defer:
+                link.send(frame)
+            else:
+                link.outbox.append(frame)
+                self.unsent[link] = None
+                if link.outbox.size < FLUSH_SIZE:
+                    continue
+                link.flush()
+            if link.outbox.size or link.inbox:
+                self._settle(link)
+        if defer and time.monotonic() - self._mark > COALESCE:
+            self._flush_unsent()
+        return short
+
+    def _more_waits(self) -> bool:
+        """Whether more messages of this batch wait to be run."""
+        current = self._current
+        return current is not None and (
+            current.place < len(current.bodies) or len(self._pump.ready) > 1
+        )
+
+    def _flush_unsent(self) -> None:
+        for link in self.unsent:
+            link.flush()
+            if link.outbox.size or not link.is_open:
+                self._settle(link)
+        self.unsent.clear()
+        self._mark = time.monotonic()
+
+    def _settle(self, link: Link) -> None:
+        """See to a link that is behind or ended; the turning thread does the rest."""
+        self._pump.check_slow(link, time.monotonic())
+        link.settle()
+        if link.wants_writing or link.inbox or not link.is_open:
+            self._pump.touch(link)
+            if self.turn.owner and not self.turn.is_mine:
+                self._pump.wake()
+
+    # --- looking up ------------------------------------------------------------
+
+    def look_up(self, who: Any) -> Link:
+        """The link of a client, with a warning if others have its name too.
+
+        Raises:
+            InvalidClient, UnknownClient: As ``hub.targets.find``.
+        """
+        with self._lock.reading:
+            link, warning = find(self.registry, who)
+        if warning:
+            warnings.warn(warning, UserWarning, stacklevel=3)
+        return link
+
+    def group(self, group: str) -> list[Link]:
+        """Everybody in a group.
+
+        Raises:
+            UnknownGroup: Nobody is.
+        """
+        with self._lock.reading:
+            return find_group(self.registry, group)
+
+    def everybody(self) -> list[Link]:
+        """Everybody, the oldest first."""
+        with self._lock.reading:
+            return list(self.registry)
+
+    # --- ending ----------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the end is complete."""
+        return self._finished.is_set()
+
+    def disconnect(self, links: Iterable[Link], reason: str) -> None:
+        """End some clients: they leave the look-ups now, ``leave`` runs in a turn."""
+        for link in links:
+            self._lock.run(self._end_link, link, reason)
+
+    def _end_link(self, link: Link, reason: str) -> None:
+        """End a client that nobody finds from now on."""
+        self._expel(link)
+        self._say_goodbye(link, reason)
+
+    def _say_goodbye(self, link: Link, reason: str) -> None:
+        link.end(link.connection.close(reason, time.monotonic()), discard=True)
+        self._settle(link)
+
+    def close(self, reason: str = "the server closed", linger: float = LINGER) -> None:
+        """End every client and the server; in at most ``linger`` seconds and a bit."""
+        if self._finished.is_set():
+            return
+        self._lock.run(self._begin_close, reason, linger)
+        if self.turn.is_mine:
+            return  # the turn around this handler finishes it
+        if self.turn.try_claim():
+            try:
+                self._finish()
+            finally:
+                self.turn.release()
+            return
+        self._pump.wake()
+        if not self._finished.wait(linger + 1.0):
+            _log.warning(
+                "%s is not closed yet: a handler still runs in another thread; "
+                "it closes when that returns",
+                self._name,
+            )
+
+    def _begin_close(self, reason: str, linger: float) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._give_up = time.monotonic() + linger
+        # Each leaves the look-ups in its turn: a ``leave`` handler that tells the
+        # others finds them, though they hear no more.
+        for link in list(self._pump.links):
+            self._say_goodbye(link, reason)
+
+    def _finish(self) -> None:
+        """Say goodbye to all, wait until they have heard it, let go of everything."""
+        if self._finished.is_set():
+            return
+        self._pump.stop_accepting()
+        self._dispatch_ends()
+        while self._pump.links and (left := self._give_up - time.monotonic()) > 0:
+            self._pump.step(wait=True, timeout=left)
+            self._dispatch_ends()
+        self._pump.close()
+        self._finished.set()
+        _log.info("closed: %s", self._name)
+
+    def _dispatch_ends(self) -> None:
+        try:
+            self._dispatch()
+        except Exception:
+            # With errors="raise" a failing leave handler must not keep the port.
+            _log.exception("a handler failed while the server closed")
+
+    def abandon(self) -> None:
+        """Say goodbye without waiting: the interpreter or the object ends."""
+        if self._finished.is_set() or self.pid != os.getpid():
+            return
+        self._lock.run(self._abandon)
+
+    def _abandon(self) -> None:
+        self._begin_close("the server's program ended", 0.0)
+        if self.turn.try_claim():
+            self._finished.set()
+            self._pump.close()
+
+
+def _take(link: Link, event: Any) -> None:
+    """Take the first event out of an inbox, unless another thread emptied it."""
+    if link.inbox and link.inbox[0] is event:
+        del link.inbox[0]
+
+
+def _where(address: Any) -> str:
+    return f"{address[0]}:{address[1]}"
+
+
+def _is_slow(closed: Closed) -> bool:
+    return closed.reason.startswith("slow consumer")

@@ -1,0 +1,215 @@
+"""Everything about threads: the one lock, who turns, driver threads, the last goodbye.
+
+Never imports asyncio: the blocking client uses this too.
+"""
+
+from __future__ import annotations
+
+__all__ = ("Driver", "StateLock", "Turn", "say_goodbye_at_exit")
+
+import atexit
+import os
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from hisock.errors import AlreadyRunning
+
+#: Seconds between two looks at whether the main thread ended by an exception.
+WATCH_MAIN: Final = 1.0
+
+
+class StateLock:
+    """One short lock around the state of a server or client.
+
+    Never held while user code runs or while waiting. A signal handler or finalizer
+    that calls the library on the thread which holds the lock already must not see
+    half-changed state: ``run`` puts its work off until the lock is free.
+
+    Attributes:
+        reading: The lock itself, for look-ups that change nothing.
+        is_busy: Whether somebody is changing something; told under ``reading``, it is
+            this thread, further out.
+    """
+
+    __slots__ = ("_postponed", "is_busy", "reading")
+
+    def __init__(self) -> None:
+        # A C lock in a ``with`` of its own: a KeyboardInterrupt cannot come between
+        # taking it and the block that gives it back.
+        self.reading = threading.RLock()
+        self.is_busy = False
+        self._postponed: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+
+    def run(self, action: Callable[..., Any], *arguments: Any) -> Any:
+        """Call ``action`` under the lock; later, if this thread is inside it already.
+
+        Returns:
+            What ``action`` returns; ``None`` if it was put off.
+        """
+        with self.reading:
+            if self.is_busy:
+                self._postponed.append((action, arguments))
+                return None
+            self.is_busy = True
+            try:
+                result = action(*arguments)
+            finally:
+                self.is_busy = False
+        if self._postponed:
+            self.catch_up()
+        return result
+
+    def catch_up(self) -> None:
+        """Do what was put off."""
+        while self._postponed:
+            action, arguments = self._postponed.popleft()
+            self.run(action, *arguments)
+
+
+class Turn:
+    """Who turns the server or client right now: one thread, and only once.
+
+    Args:
+        verb: What the user calls, for error texts.
+    """
+
+    __slots__ = ("_verb", "held", "owner")
+
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
+        # Reentrant, so that a KeyboardInterrupt between taking it and noting the owner
+        # does not lock the thread out of its own server.
+        self.held = threading.RLock()
+        #: The thread's ident, or 0.
+        self.owner = 0
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this thread is the one, that is: inside a handler."""
+        return self.owner == threading.get_ident()
+
+    def try_claim(self) -> bool:
+        """Become the one, if there is none."""
+        if self.is_mine or not self.held.acquire(blocking=False):
+            return False
+        self.owner = threading.get_ident()
+        return True
+
+    def claim(self) -> None:
+        """Become the one.
+
+        Raises:
+            AlreadyRunning: There is one: an outer call on this thread, or another.
+        """
+        if self.try_claim():
+            return
+        if self.is_mine:
+            raise AlreadyRunning(
+                f"{self._verb}() was called inside a handler, while {self._verb}() is "
+                "still running it; return from the handler instead"
+            )
+        raise AlreadyRunning(
+            f"{self._verb}() is already running in another thread; call it in one only"
+        )
+
+    def release(self) -> None:
+        """Let the next one come."""
+        self.owner = 0
+        self.held.release()
+
+
+class Driver:
+    """A thread that turns something until it is told to stop.
+
+    Args:
+        name: Of the thread.
+        step: One turn, that waits at most the given seconds; false ends the thread.
+        finish: Closes what is turned and so ends the wait of ``step``; called by
+            ``stop`` and, again, at the end of the thread.
+    """
+
+    __slots__ = ("_finish", "_started", "_step", "_stop", "_thread")
+
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[float], bool],
+        finish: Callable[[], None],
+    ) -> None:
+        self._step = step
+        self._finish = finish
+        self._stop = threading.Event()
+        self._started = False
+        # No daemon, as in 1.1: a program may consist of its threads alone.
+        self._thread = threading.Thread(target=self.run, name=name)
+
+    def start(self) -> None:
+        """Start the thread.
+
+        Raises:
+            AlreadyRunning: It was started before.
+        """
+        if self._started:
+            raise AlreadyRunning(f"{self._thread.name} was started before")
+        self._started = True
+        self._thread.start()
+
+    def run(self) -> None:
+        """Turn on the calling thread until ``stop`` is called."""
+        try:
+            while not self._stop.is_set() and self._step(WATCH_MAIN):
+                if _main_thread_crashed():
+                    break
+        finally:
+            self._finish()
+
+    def stop(self) -> None:
+        """Let the thread end; from the thread itself this only sets the flag."""
+        self._stop.set()
+        if not self.is_current:
+            self._finish()
+
+    def join(self) -> None:
+        """Wait for the thread to end; at once if it never started."""
+        if self._started and not self.is_current:
+            self._thread.join()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is the thread."""
+        return threading.current_thread() is self._thread
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._stop.is_set()
+
+
+def _main_thread_crashed() -> bool:
+    """Whether the main thread ended by an exception that nobody caught."""
+    return hasattr(sys, "last_value") and not threading.main_thread().is_alive()
+
+
+class _Farewell(Protocol):
+    pid: int
+
+    def abandon(self) -> None: ...
+
+
+_alive: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def say_goodbye_at_exit(engine: _Farewell) -> None:
+    """Have ``engine.abandon()`` called when the interpreter ends in this process."""
+    _alive.add(engine)
+
+
+@atexit.register
+def _say_goodbye() -> None:
+    for engine in list(_alive):
+        if engine.pid == os.getpid():
+            engine.abandon()

@@ -1,0 +1,253 @@
+"""Every error hisock raises, with a stable ``code``; ``HiSockError`` catches all.
+
+.. code-block:: text
+
+    HiSockError
+    ├── ClientException                    1.1
+    │   ├── ServerNotRunning               1.1, also ConnectionError
+    │   └── ClientDisconnected             1.1, also ConnectionError
+    ├── ServerException                    1.1
+    │   ├── ServerClosed
+    │   └── CannotListen                   also OSError
+    │       ├── AddressInUse
+    │       └── PrivilegedPort             also PermissionError
+    ├── NoMessageException                 1.1, never raised by this version
+    ├── LocalProtocolError                 your call
+    │   ├── InvalidAddress                 also ValueError, TypeError, OSError
+    │   ├── InvalidClient                  also ValueError
+    │   ├── InvalidName                    also ValueError, TypeError
+    │   ├── InvalidOption                  also ValueError, TypeError
+    │   ├── UnknownClient                  also TypeError
+    │   ├── UnknownGroup                   also TypeError
+    │   ├── ReservedCommand                also ValueError, TypeError
+    │   ├── HandlerSignatureError          also ValueError, TypeError
+    │   ├── NotSendable                    also TypeError
+    │   ├── MessageTooLarge                also ValueError
+    │   └── AlreadyRunning                 also RuntimeError
+    ├── RemoteProtocolError                their bytes
+    ├── ConversionError                    also TypeError, ValueError
+    ├── RequestTimeout                     also TimeoutError
+    ├── SendTimeout                        also TimeoutError
+    ├── WouldBlock                         also BlockingIOError
+    ├── Overloaded
+    └── Refused
+
+The built-in classes beside a name are what programs written for 1.1 catch.
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "HiSockError",
+    "ClientException",
+    "ServerNotRunning",
+    "ClientDisconnected",
+    "ServerException",
+    "ServerClosed",
+    "CannotListen",
+    "AddressInUse",
+    "PrivilegedPort",
+    "NoMessageException",
+    "LocalProtocolError",
+    "InvalidAddress",
+    "InvalidClient",
+    "InvalidName",
+    "InvalidOption",
+    "UnknownClient",
+    "UnknownGroup",
+    "ReservedCommand",
+    "HandlerSignatureError",
+    "NotSendable",
+    "MessageTooLarge",
+    "AlreadyRunning",
+    "RemoteProtocolError",
+    "ConversionError",
+    "RequestTimeout",
+    "SendTimeout",
+    "WouldBlock",
+    "Overloaded",
+    "Refused",
+    "NoHeaderWarning",
+)
+
+
+class HiSockError(Exception):
+    """The root of every error that hisock raises on purpose.
+
+    Attributes:
+        code: A short word that stays the same from version to version.
+    """
+
+    code = "error"
+
+
+class ClientException(HiSockError):
+    """Something is wrong with this client (name of hisock 1.1)."""
+
+    code = "client"
+
+
+class ServerNotRunning(ClientException, ConnectionError):
+    """Nobody answers at the address (name of hisock 1.1)."""
+
+    code = "server_not_running"
+
+
+class ClientDisconnected(ClientException, ConnectionError):
+    """This client is no longer connected; the text says why (name of hisock 1.1)."""
+
+    code = "disconnected"
+
+
+class ServerException(HiSockError):
+    """Something is wrong with this server (name of hisock 1.1)."""
+
+    code = "server"
+
+
+class ServerClosed(ServerException):
+    """The server was used after ``close()``."""
+
+    code = "server_closed"
+
+
+class CannotListen(ServerException, OSError):
+    """The server cannot listen at its address; ``errno`` is the system's."""
+
+    code = "cannot_listen"
+
+
+class AddressInUse(CannotListen):
+    """Another program, or another server in this one, has that port."""
+
+    code = "address_in_use"
+
+
+class PrivilegedPort(CannotListen, PermissionError):
+    """The system lets only the administrator listen on that port."""
+
+    code = "privileged_port"
+
+
+class NoMessageException(HiSockError):
+    """A name of hisock 1.1, kept so that programs which catch it still import."""
+
+    code = "no_message"
+
+
+class LocalProtocolError(HiSockError):
+    """The call was wrong: nothing was sent and nothing changed."""
+
+    code = "local"
+
+
+class InvalidAddress(LocalProtocolError, ValueError, TypeError, OSError):
+    """The address of a server is not one, or its host name is unknown."""
+
+    code = "invalid_address"
+
+
+class InvalidClient(LocalProtocolError, ValueError):
+    """What should name a client is neither a name, an address nor a client."""
+
+    code = "invalid_client"
+
+
+class InvalidName(LocalProtocolError, ValueError, TypeError):
+    """A name or group is not text, too long, or has control characters."""
+
+    code = "invalid_name"
+
+
+class InvalidOption(LocalProtocolError, ValueError, TypeError):
+    """An option has a value that cannot work."""
+
+    code = "invalid_option"
+
+
+class UnknownClient(LocalProtocolError, TypeError):
+    """No such client is connected."""
+
+    code = "unknown_client"
+
+
+class UnknownGroup(LocalProtocolError, TypeError):
+    """Nobody is in that group."""
+
+    code = "unknown_group"
+
+
+class ReservedCommand(LocalProtocolError, ValueError, TypeError):
+    """The command, or raw content, has the ``$form$`` that hisock keeps for itself."""
+
+    code = "reserved_command"
+
+
+class HandlerSignatureError(LocalProtocolError, ValueError, TypeError):
+    """A handler's parameters or hints do not fit what it would be called with."""
+
+    code = "handler_signature"
+
+
+class NotSendable(LocalProtocolError, TypeError):
+    """The content is of a kind that cannot be sent."""
+
+    code = "not_sendable"
+
+
+class MessageTooLarge(LocalProtocolError, ValueError):
+    """The message is over ``Limits.message``, or its length over the header's room."""
+
+    code = "message_too_large"
+
+
+class AlreadyRunning(LocalProtocolError, RuntimeError):
+    """``run()`` or ``update()`` was called inside a handler, or in two threads."""
+
+    code = "already_running"
+
+
+class RemoteProtocolError(HiSockError):
+    """The other side sent bytes that are not hisock's."""
+
+    code = "remote"
+
+
+class ConversionError(HiSockError, TypeError, ValueError):
+    """Content could not be converted to what the handler's hint asks for."""
+
+    code = "conversion"
+
+
+class RequestTimeout(HiSockError, TimeoutError):
+    """The answer did not come in time."""
+
+    code = "request_timeout"
+
+
+class SendTimeout(HiSockError, TimeoutError):
+    """The other side took nothing for so long that the message was not accepted."""
+
+    code = "send_timeout"
+
+
+class WouldBlock(HiSockError, BlockingIOError):
+    """The outgoing buffer is full, and this client may not wait."""
+
+    code = "would_block"
+
+
+class Overloaded(HiSockError):
+    """Too much arrived while waiting for something else."""
+
+    code = "overloaded"
+
+
+class Refused(HiSockError):
+    """The server does not do that for this client."""
+
+    code = "refused"
+
+
+class NoHeaderWarning(UserWarning):
+    """A name of hisock 1.1, kept so that programs which filter it still import."""

@@ -1,0 +1,1 @@
+"""Which function runs, with which arguments; runs nothing itself."""

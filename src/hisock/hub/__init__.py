@@ -1,0 +1,1 @@
+"""Who is here and where a message goes; pure."""

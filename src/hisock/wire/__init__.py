@@ -1,0 +1,1 @@
+"""Bytes to frames and back. No sockets, no clock, no threads."""

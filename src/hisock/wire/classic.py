@@ -1,0 +1,418 @@
+"""The wire of hisock 1.1: a padded length in ASCII digits, then the body.
+
+Every function here is about bytes alone; which body is whose command is decided in
+``handlers.table``, and what a control body means in ``session`` and ``engine``.
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "Decoder",
+    "HelloReader",
+    "check_header_len",
+    "check_size",
+    "decode_answer",
+    "decode_control",
+    "encode_frame",
+    "header",
+    "largest_body",
+)
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final, assert_never
+
+from hisock.errors import (
+    InvalidName,
+    InvalidOption,
+    MessageTooLarge,
+    RemoteProtocolError,
+)
+from hisock.wire.buffer import PieceBuffer
+from hisock.wire.frames import (
+    Bye,
+    ClientAnswer,
+    Frame,
+    GetClient,
+    Hello,
+    Joined,
+    Left,
+    NoTLS,
+    Probe,
+    Regroup,
+    Rename,
+)
+from hisock.wire.payload import check_name
+
+#: The shortest hello has 40 bytes, so one digit cannot hold its length.
+HEADER_LENS: Final = range(2, 65)
+
+_DOLLAR: Final = ord("$")
+_HELLO: Final = b"$CLTHELLO$ "
+_BARE_TOKENS: Final = (b"$CHNAME$", b"$CHGROUP$")
+#: Digits and then spaces, nothing else: no sign, no underscore, no leading zero,
+#: none of what ``int()`` forgives.
+_LENGTH: Final = re.compile(rb"(0|[1-9][0-9]*) *")
+#: How many lengths one decoder remembers, so that a stranger cannot fill it.
+_REMEMBERED: Final = 1024
+
+
+def check_header_len(header_len: object) -> int:
+    """The header length, if a hello fits under it.
+
+    Raises:
+        InvalidOption: It is no whole number from 2 to 64.
+    """
+    if isinstance(header_len, bool) or not isinstance(header_len, int):
+        raise InvalidOption(f"header_len is a whole number, not {header_len!r}")
+    if header_len not in HEADER_LENS:
+        raise InvalidOption(
+            f"header_len {header_len} cannot hold the length of a hello; "
+            "it is 2 to 64 (16 unless both sides say otherwise)"
+        )
+    return header_len
+
+
+def largest_body(header_len: int) -> int:
+    """The largest length that ``header_len`` digits can write, in bytes."""
+    return int(10**header_len - 1)
+
+
+def check_size(size: int, largest: int, header_len: int) -> None:
+    """Refuse a body that cannot be sent, before a byte of it is.
+
+    Args:
+        size: Bytes of the body.
+        largest: Bytes of the largest message that is allowed; 0 for any.
+        header_len: Digits that have to hold the size.
+
+    Raises:
+        MessageTooLarge: It is over one of them.
+    """
+    if 0 < largest < size:
+        raise MessageTooLarge(
+            f"the message has {size} bytes, the limit is {largest}; "
+            "send it in pieces, or raise Limits.message on both sides"
+        )
+    if size > largest_body(header_len):
+        raise MessageTooLarge(
+            f"header_len {header_len} cannot hold the length of a message of {size} "
+            "bytes; use a larger header_len (16 is usual)"
+        )
+
+
+def header(length: int, header_len: int) -> bytes:
+    """The length of a body in digits, padded with spaces on the right."""
+    return b"%d" % length + b" " * (header_len - len(str(length)))
+
+
+class Decoder:
+    """Cuts a stream of bytes into message bodies.
+
+    Args:
+        header_len: Bytes of every header.
+        largest: Bytes of the largest body that is accepted; 0 for any.
+        bare_tokens: Whether to accept the two headerless tokens that a 1.1 client
+            sends for ``change_name(None)`` and ``change_group(None)``.
+    """
+
+    __slots__ = ("_bare_tokens", "_buffer", "_header_len", "_largest", "_lengths")
+
+    def __init__(
+        self, header_len: int, largest: int, *, bare_tokens: bool = False
+    ) -> None:
+        self._header_len = header_len
+        self._largest = largest
+        self._bare_tokens = bare_tokens
+        self._buffer = PieceBuffer()
+        self._lengths: dict[bytes, int] = {}
+
+    def feed(self, data: bytes, bodies: list[bytes]) -> None:
+        """Append to ``bodies`` every body that is now complete.
+
+        One pass over the read (bench/one_way.py).
+
+        Raises:
+            RemoteProtocolError: A header is not a length, or the length is over the
+                limit. ``bodies`` has what came before it.
+        """
+        whole = self._buffer.join(data)
+        if whole is None:
+            return
+        header_len = self._header_len
+        known = self._lengths.get
+        append = bodies.append
+        size = len(whole)
+        at = 0
+        missing = 0
+        while at < size:
+            start = at + header_len
+            head = whole[at:start]
+            length = known(head)
+            if length is None:
+                if head[0] == _DOLLAR and self._bare_tokens:
+                    token = self._bare_token(whole[at : at + 9])
+                    if token is None:
+                        missing = 1
+                        break
+                    append(token)
+                    at += len(token)
+                    continue
+                if start > size:
+                    self._check(head)
+                    missing = start - size
+                    break
+                length = self._length(head)
+            end = start + length
+            if end > size:
+                missing = end - size
+                break
+            append(whole[start:end])
+            at = end
+        if at < size:
+            self._buffer.keep(whole[at:] if at else whole, missing)
+
+    def _length(self, head: bytes) -> int:
+        """Read a header that was not seen before."""
+        self._check(head)
+        length = int(head)
+        if 0 < self._largest < length:
+            raise RemoteProtocolError(
+                f"a message of {length} bytes was announced, "
+                f"the limit is {self._largest}"
+            )
+        if len(self._lengths) < _REMEMBERED:
+            self._lengths[head] = length
+        return length
+
+    def _check(self, head: bytes) -> None:
+        """Refuse what is not a header, nor the beginning of one."""
+        if _LENGTH.fullmatch(head) is None:
+            raise RemoteProtocolError(
+                f"a header is digits and then spaces, {self._header_len} bytes; "
+                f"got {head[:32]!r}"
+            )
+
+    @staticmethod
+    def _bare_token(begin: bytes) -> bytes | None:
+        """The headerless token at the front, or ``None`` while it may still come."""
+        for token in _BARE_TOKENS:
+            if begin.startswith(token):
+                return token
+            if token.startswith(begin):
+                return None
+        raise RemoteProtocolError(f"a header begins with a digit; got {begin!r}")
+
+
+class HelloReader:
+    """Reads a client's hello, and from it how long that client's headers are.
+
+    The place of the hello's ``$`` is the length of the header, so a client whose
+    ``header_len`` differs from the server's is served all the same.
+
+    Args:
+        largest: Bytes of the largest hello.
+        largest_name: Bytes of UTF-8 that a name or a group may have.
+    """
+
+    __slots__ = ("_held", "_largest", "_largest_name")
+
+    def __init__(self, largest: int, largest_name: int) -> None:
+        self._held = b""
+        self._largest = largest
+        self._largest_name = largest_name
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def feed(self, data: bytes) -> tuple[Hello, int, bytes] | None:
+        """The hello, the client's header length and what came after, once complete.
+
+        Raises:
+            RemoteProtocolError: This is not a hello.
+        """
+        self._held += data
+        held = self._held
+        header_len = held.find(b"$", 0, HEADER_LENS.stop)
+        if header_len < 0:
+            self._check_beginning(held)
+            return None
+        length = self._read_length(held[:header_len], header_len)
+        end = header_len + length
+        body = held[header_len:end]
+        if not body.startswith(_HELLO[: len(body)]):
+            raise RemoteProtocolError(_not_a_hello(body))
+        if len(held) < end:
+            return None
+        self._held = b""
+        return self._parse(body), header_len, held[end:]
+
+    def _check_beginning(self, held: bytes) -> None:
+        too_long = len(held) >= HEADER_LENS.stop
+        if held and (too_long or _LENGTH.fullmatch(held) is None):
+            raise RemoteProtocolError(
+                f"a client begins with a length and $CLTHELLO$; got {held[:32]!r}"
+            )
+
+    def _read_length(self, head: bytes, header_len: int) -> int:
+        if header_len not in HEADER_LENS or _LENGTH.fullmatch(head) is None:
+            raise RemoteProtocolError(
+                f"a client begins with a length and $CLTHELLO$; got {head[:32]!r}"
+            )
+        length = int(head)
+        if 0 < self._largest < length:
+            raise RemoteProtocolError(
+                f"a hello of {length} bytes was announced, the limit is {self._largest}"
+            )
+        return length
+
+    def _parse(self, body: bytes) -> Hello:
+        if not body.startswith(_HELLO):
+            raise RemoteProtocolError(_not_a_hello(body))
+        fields = _load_object(body[len(_HELLO) :], "hello")
+        try:
+            name, group = fields["name"], fields["group"]
+        except KeyError as error:
+            raise RemoteProtocolError(f"the hello has no {error}") from error
+        try:
+            return Hello(
+                check_name(name, self._largest_name),
+                check_name(group, self._largest_name),
+            )
+        except InvalidName as error:
+            raise RemoteProtocolError(f"the hello is refused: {error}") from error
+
+
+def _not_a_hello(body: bytes) -> str:
+    if body.startswith(b"$CLTHELLO${"):
+        return (
+            "this is the hello of hisock 2.x, whose wire this server does not speak; "
+            "use hisock 1.1 or 4 and newer on the other side"
+        )
+    return f"a client begins with a length and $CLTHELLO$; got {body[:32]!r}"
+
+
+def _load_object(data: bytes, what: str) -> dict[str, Any]:
+    """Read a JSON object strictly: no doubles, no NaN, no bottomless nesting."""
+    try:
+        value = json.loads(
+            data, parse_constant=_no_constant, object_pairs_hook=_no_doubles
+        )
+    except (ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"the {what} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise RemoteProtocolError(f"the {what} is no JSON object: {data[:64]!r}")
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a key stands twice")
+    return fields
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """The body of everything that is not a message."""
+    match frame:
+        case Hello(name, group):
+            return _HELLO + _dump({"name": name, "group": group})
+        case Rename(name):
+            return _optional(b"$CHNAME$", name)
+        case Regroup(group):
+            return _optional(b"$CHGROUP$", group)
+        case Probe():
+            return b"$DH_NUMS$"
+        case NoTLS():
+            return b"$NOTLS$"
+        case GetClient(who):
+            return b"$GETCLT$ " + who.encode()
+        case ClientAnswer(info, refusal):
+            # The wire has no label for it; 1.1 wrote refusals as a traceback.
+            return _dump({"traceback": refusal} if info is None else info)
+        case Joined(info):
+            return b"$CLTCONN$ " + _dump(info)
+        case Left(info):
+            return b"$CLTDISCONN$ " + _dump(info)
+        case Bye(by_client):
+            return b"$USRCLOSE$" if by_client else b"$DISCONN$"
+        case _:
+            assert_never(frame)
+
+
+def _dump(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields).encode()
+
+
+def _optional(token: bytes, text: str | None) -> bytes:
+    return token if text is None else b"%b %b" % (token, text.encode())
+
+
+def decode_control(body: bytes, *, by_client: bool) -> Frame | None:
+    """The frame of a reserved body, or ``None`` if it is a message like any other.
+
+    Args:
+        body: A body that begins with ``$``.
+        by_client: Who sent it; each side has its own reserved words.
+
+    Raises:
+        RemoteProtocolError: The body is reserved, and broken.
+    """
+    token, space, rest = body.partition(b" ")
+    read = (_FROM_CLIENT if by_client else _FROM_SERVER).get(token)
+    if read is None:
+        return None
+    return read(rest if space else None)
+
+
+def decode_answer(body: bytes) -> ClientAnswer | None:
+    """The answer to ``$GETCLT$``, if this unlabelled body is one.
+
+    Raises:
+        RemoteProtocolError: It begins like one, and is broken.
+    """
+    if not body.startswith((b'{"ip"', b'{"traceback"')):
+        return None
+    if body.startswith(b'{"traceback"') and not body.endswith(b"}"):
+        body += b"}"  # 1.1 forgets it
+    info = _read_info(body)
+    if "ip" in info:
+        return ClientAnswer(info)
+    return ClientAnswer(None, str(info.get("traceback")))
+
+
+def _read_text(rest: bytes | None) -> str | None:
+    if rest is None:
+        return None
+    try:
+        return rest.decode()
+    except UnicodeDecodeError as error:
+        raise RemoteProtocolError(f"a name is not UTF-8: {rest[:32]!r}") from error
+
+
+def _read_info(rest: bytes | None) -> dict[str, Any]:
+    info = _load_object(rest or b"", "client")
+    address = info.get("ip")
+    if isinstance(address, list):
+        info["ip"] = tuple(address)
+    return info
+
+
+_FROM_CLIENT: Final[dict[bytes, Callable[[bytes | None], Frame]]] = {
+    b"$CHNAME$": lambda rest: Rename(_read_text(rest)),
+    b"$CHGROUP$": lambda rest: Regroup(_read_text(rest)),
+    b"$USRCLOSE$": lambda rest: Bye(by_client=True),
+    b"$DH_NUMS$": lambda rest: Probe(),
+    b"$GETCLT$": lambda rest: GetClient(_read_text(rest) or ""),
+}
+_FROM_SERVER: Final[dict[bytes, Callable[[bytes | None], Frame]]] = {
+    b"$DISCONN$": lambda rest: Bye(by_client=False),
+    b"$CLTCONN$": lambda rest: Joined(_read_info(rest)),
+    b"$CLTDISCONN$": lambda rest: Left(_read_info(rest)),
+    b"$NOTLS$": lambda rest: NoTLS(),
+}

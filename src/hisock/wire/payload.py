@@ -1,0 +1,117 @@
+"""What a user may send, as the bytes of the classic wire."""
+
+from __future__ import annotations
+
+__all__ = ("as_text", "check_content", "check_name", "prefix_of")
+
+import json
+import re
+from typing import Any, Final
+
+from hisock.errors import InvalidName, NotSendable, ReservedCommand
+
+_RESERVED_COMMAND: Final = re.compile(r"\$.+\$")
+_RESERVED_CONTENT: Final = re.compile(rb"\$[A-Z_]{2,32}\$")
+
+
+def as_text(content: Any) -> bytes:
+    """Write content as text: bytes as they are, text as UTF-8, all else as JSON.
+
+    Numbers are written by ``str()``, ``None`` is empty, lists, tuples and
+    dictionaries are JSON.
+
+    Raises:
+        NotSendable: The content has no text form.
+    """
+    match content:
+        case bytes():
+            return content
+        case str():
+            return _utf8(content)
+        case None:
+            return b""
+        case bool() | list() | tuple() | dict():
+            return _json(content)
+        case int() | float():
+            return str(content).encode()
+        case bytearray() | memoryview():
+            return bytes(content)
+        case _:
+            raise NotSendable(
+                f"cannot send {type(content).__name__}; content is bytes, str, int, "
+                "float, bool, None, list, tuple or dict"
+            )
+
+
+def prefix_of(command: str) -> bytes:
+    """What stands before the content of a message: the command and a space.
+
+    Raises:
+        ReservedCommand: It is no text, empty, or has the form ``$command$``.
+    """
+    if not isinstance(command, str) or not command:
+        raise ReservedCommand(f"a command is text, and not empty: {command!r:.80}")
+    if _RESERVED_COMMAND.search(command):
+        raise ReservedCommand(
+            f"{command!r:.80} has the form $command$, which hisock keeps for itself; "
+            "leave out the $"
+        )
+    return _utf8(command) + b" "
+
+
+def check_content(content: bytes) -> bytes:
+    """Raw content, unless a peer would read it as a message of hisock's own.
+
+    Raises:
+        ReservedCommand: It begins with a word of the form ``$WORD$``.
+    """
+    if _RESERVED_CONTENT.match(content):
+        raise ReservedCommand(
+            f"raw content must not begin like {content[:34]!r}: words of the form "
+            "$WORD$ are hisock's own"
+        )
+    return content
+
+
+def check_name(name: object, largest: int) -> str | None:
+    """A name or a group, if it is one; ``None`` is none.
+
+    Args:
+        name: What should be a name.
+        largest: Bytes of UTF-8 it may have; 0 for any number.
+
+    Raises:
+        InvalidName: It is no text, too long, or has control characters.
+    """
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise InvalidName(f"a name or group is text or None, not {name!r:.64}")
+    if not name.isprintable() and any(_is_control(letter) for letter in name):
+        raise InvalidName(f"a name or group has no control characters: {name!r:.64}")
+    if 0 < largest < len(name.encode()):
+        raise InvalidName(f"a name or group has at most {largest} bytes: {name!r:.64}")
+    return name
+
+
+def _is_control(letter: str) -> bool:
+    # A lone surrogate is no character at all: it cannot be written as UTF-8.
+    return letter < " " or "\x7f" <= letter < "\xa0" or "\ud800" <= letter <= "\udfff"
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise NotSendable(
+            f"cannot send this text as UTF-8: {error.reason} at {error.start}"
+        ) from error
+
+
+def _json(content: Any) -> bytes:
+    try:
+        return _utf8(json.dumps(content))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise NotSendable(
+            f"cannot send this {type(content).__name__} as JSON: {error}"
+        ) from error
