@@ -50,7 +50,7 @@ class Pump:
         self._listener = listener
         self._limits = limits
         self._lock = lock
-        self._drive: LoopDrive | None = None
+        self._drive = LoopDrive()
         self._touched: dict[Link, None] = {}
         self._unfinished: dict[Link, None] = {}
         self._hosts: dict[str, int] = {}
@@ -61,6 +61,7 @@ class Pump:
         self.links: dict[Link, None] = {}
         #: Links whose inbox waits for its turn.
         self.ready: deque[Link] = deque()
+        self._drive.watch_reading(listener.fileno(), self._on_accept)
 
     def step(self, *, wait: bool, timeout: float | None = None) -> None:
         """Read and write what is ready; wait for something if nothing is.
@@ -70,9 +71,6 @@ class Pump:
             timeout: Seconds to wait at most.
         """
         drive = self._drive
-        if drive is None:
-            drive = self._drive = LoopDrive()
-            drive.watch_reading(self._listener.fileno(), self._on_accept)
         if self._touched:
             self._lock.run(self._attend_touched)
         drive.alarm(self._next_deadline(), self._on_alarm)
@@ -80,8 +78,7 @@ class Pump:
 
     def wake(self) -> None:
         """End the wait of ``step``, from any thread."""
-        if self._drive is not None:
-            self._drive.wake()
+        self._drive.wake()
 
     def touch(self, link: Link) -> None:
         """Look at a link at the next step: it has something to write, or ended.
@@ -94,8 +91,7 @@ class Pump:
         """Close the listening socket."""
         if self._accepts:
             self._accepts = False
-            if self._drive is not None:
-                self._drive.forget_reading(self._listener.fileno())
+            self._drive.forget_reading(self._listener.fileno())
             self._listener.close()
 
     def close(self) -> None:
@@ -103,8 +99,7 @@ class Pump:
         self.stop_accepting()
         for link in list(self.links):
             self._forget(link)
-        if self._drive is not None:
-            self._drive.close()
+        self._drive.close()
 
     def _on_accept(self) -> None:
         for _ in range(_ACCEPT_AT_ONCE):
@@ -116,13 +111,13 @@ class Pump:
                 self._rest(error)
                 break
             self._lock.run(self._admit, sock, address)
-        if self.ready and self._drive is not None:
+        if self.ready:
             self._drive.stop()
 
     def _rest(self, error: OSError) -> None:
         """Leave newcomers waiting in the kernel for a moment: without descriptors the
         socket would stay readable and the loop would spin."""
-        if error.errno not in _NO_ROOM or self._drive is None:
+        if error.errno not in _NO_ROOM:
             _log.warning("cannot accept a connection: %s", error)
             return
         _log.warning("out of descriptors, newcomers wait %g s: %s", _ACCEPT_REST, error)
@@ -130,7 +125,7 @@ class Pump:
         self._drive.later(_ACCEPT_REST, self._accept_again)
 
     def _accept_again(self) -> None:
-        if self._accepts and self._drive is not None:
+        if self._accepts:
             self._drive.watch_reading(self._listener.fileno(), self._on_accept)
 
     def _admit(self, sock: socket.socket, address: Any) -> None:
@@ -154,7 +149,6 @@ class Pump:
         self.links[link] = None
         self._unfinished[link] = None
         self._hosts[host] = used + 1
-        assert self._drive is not None
         self._drive.watch_reading(link.fd, self._on_readable, link)
         link.read()
         self._attend(link)
@@ -168,7 +162,7 @@ class Pump:
 
     def _on_readable(self, link: Link) -> None:
         self._lock.run(self._read, link)
-        if self.ready and self._drive is not None:
+        if self.ready:
             self._drive.stop()
 
     def _read(self, link: Link) -> None:
@@ -198,7 +192,6 @@ class Pump:
 
     def _attend(self, link: Link) -> None:
         """Bring everything that depends on a link's state in line with it."""
-        assert self._drive is not None
         link.settle()
         if link in self._unfinished and link.connection.state is not State.HELLO:
             del self._unfinished[link]
@@ -223,9 +216,8 @@ class Pump:
 
     def _forget(self, link: Link) -> None:
         """Give a link's descriptor back."""
-        if self._drive is not None:
-            self._drive.forget_reading(link.fd)
-            self._drive.forget_writing(link.fd)
+        self._drive.forget_reading(link.fd)
+        self._drive.forget_writing(link.fd)
         link.drop()
         link.timer = None
         del self.links[link]
@@ -245,10 +237,9 @@ class Pump:
 
     def _on_alarm(self) -> None:
         self._lock.run(self._tick)
-        if self._drive is not None:
-            if self.ready:
-                self._drive.stop()
-            self._drive.alarm(self._next_deadline(), self._on_alarm)
+        self._drive.alarm(self._next_deadline(), self._on_alarm)
+        if self.ready:
+            self._drive.stop()
 
     def _tick(self) -> None:
         now = time.monotonic()

@@ -67,9 +67,9 @@ def read_signature(
         return Signature(len(offered), None, None, where, source)
     positional = _positional(list(parameters), len(offered), expects)
     hints = [_resolve(function, parameter) for parameter in positional]
-    client_hint = hints[0] if offered[0] == "client" and hints else None
+    client_hint = hints[0] if hints and offered[:1] == ("client",) else None
     message_hint = None
-    if offered[-1] == "message":
+    if offered[-1:] == ("message",):
         message_hint = _message_hint(hints, offered, expects)
     return Signature(len(positional), message_hint, client_hint, where, source)
 
