@@ -156,13 +156,11 @@ class HiSockServer(Face):
         Warns:
             UserWarning: Several clients have that name; the oldest gets it.
         """
-        body = self._message(command, content)
-        self._engine.send_to(self._engine.look_up(client), body)
+        self._engine.send_to(client, self._message(command, content))
 
     def send_client_raw(self, client: ClientLike, content: Sendable) -> None:
         """Send content without a command to one client; see ``send_client``."""
-        body = check_content(as_text(content))
-        self._engine.send_to(self._engine.look_up(client), body)
+        self._engine.send_to(client, check_content(as_text(content)))
 
     def send_group(self, group: str, command: str, content: Sendable = b"") -> None:
         """Send a command with content to everybody in a group.
@@ -188,8 +186,11 @@ class HiSockServer(Face):
         self._engine.send_all(self._message(command, content))
 
     def _message(self, command: str, content: Sendable) -> bytes:
-        prefix = self._prefixes.get(command) if isinstance(command, str) else None
-        return (prefix or self._prefix(command)) + as_text(content)
+        try:
+            prefix = self._prefixes[command]
+        except (KeyError, TypeError):
+            prefix = self._prefix(command)
+        return prefix + as_text(content)
 
     def get_client(self, client: ClientLike) -> dict[str, Any]:
         """A dictionary with a client's ``ip``, ``name``, ``group`` and ``socket``.

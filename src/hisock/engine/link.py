@@ -32,22 +32,30 @@ class Link:
         connection: What has been agreed with the peer.
         outbox: What waits to be written.
         inbox: Events that wait for their turn, in order.
+        running: The messages whose turn it is; no longer in the inbox.
         info: What handlers get to see of the peer.
+        is_torn: Whether a KeyboardInterrupt struck between a read or write and the note
+            of what it did: bytes may have come or gone unseen, so none may follow.
         address: Where the peer called from.
+        has_joined: Whether it was ever a member of the server.
+        is_member: Whether it is one now.
+        largest: Bytes of the largest body that can be sent to it.
     """
 
     __slots__ = (
         "_eof",
         "_shut",
-        "_torn",
         "address",
         "connection",
-        "fd",
         "has_joined",
         "inbox",
         "info",
+        "is_member",
         "is_ready",
+        "is_torn",
+        "largest",
         "outbox",
+        "running",
         "sock",
         "timer",
         "watches_writing",
@@ -59,23 +67,25 @@ class Link:
         self, sock: socket.socket, connection: Connection, outbox: Outbox, address: Any
     ) -> None:
         self.sock = sock
-        self.fd = sock.fileno()
         self.connection = connection
         self.outbox = outbox
         self.address = address
         self.inbox: list[Event] = []
+        self.running: Messages | None = None
         self.has_joined = False
+        self.is_member = False
+        self.largest = 0
         self.is_ready = False
         self.watches_writing = False
         self.timer: float | None = None
-        self._torn = False
+        self.is_torn = False
         self._eof = False
         self._shut = False
 
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent."""
-        return self.connection.state is State.OPEN
+        return self.connection.is_open
 
     @property
     def is_over(self) -> bool:
@@ -96,12 +106,10 @@ class Link:
 
     def read(self) -> int:
         """Read once and put what it means into the inbox; how many bytes came."""
-        if self._torn:
+        if self.is_torn:
             self._tear()
             return 0
-        # A KeyboardInterrupt between the read and its place in the inbox would lose
-        # bytes unseen, so until then the link counts as torn.
-        self._torn = True
+        self.is_torn = True
         size = 0
         try:
             data = self.sock.recv(READ_SIZE)
@@ -116,51 +124,59 @@ class Link:
             elif not self._eof and not self.is_over:
                 self._eof = True
                 self.inbox += self.connection.feed_eof(clock())
-        self._torn = False
+        self.is_torn = False
         return size
 
     def send(self, frame: bytes) -> None:
         """Write a frame after everything before it, as far as there is room."""
-        if self.outbox.size:
+        if self.is_torn or self.outbox.size:
             self.outbox.append(frame)
             self.flush()
             return
-        if self._torn:
-            self._tear()
-            return
-        self._torn = True
+        self.is_torn = True
         try:
             sent = self.sock.send(frame)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
         except OSError as error:
-            self._torn = False
-            self._lose(_why(error))
+            self.keep_all(frame, error)
             return
-        if sent < len(frame):
-            self.outbox.append(memoryview(frame)[sent:])
-        self._torn = False
+        if sent == len(frame):
+            self.is_torn = False
+        else:
+            self.keep(frame, sent)
+
+    def keep(self, frame: bytes, sent: int) -> None:
+        """Write later what there was no room for."""
+        self.outbox.append(memoryview(frame)[sent:])
+        self.is_torn = False
+
+    def keep_all(self, frame: bytes, error: OSError) -> None:
+        """Write a frame later if there was no room at all; else the link is lost."""
+        if isinstance(error, BlockingIOError | InterruptedError):
+            self.keep(frame, 0)
+        else:
+            self.is_torn = False
+            self._lose(_why(error))
 
     def flush(self) -> None:
         """Write what waits, as far as there is room."""
-        if self._torn:
+        if self.is_torn:
             self._tear()
             return
         outbox = self.outbox
         while outbox.size:
-            self._torn = True
+            self.is_torn = True
             head = outbox.head()
             try:
                 sent = self.sock.send(head)
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as error:
-                self._torn = False
+                self.is_torn = False
                 self._lose(_why(error))
                 return
             if sent:
                 outbox.advance(sent, clock())
-            self._torn = False
+            self.is_torn = False
             if sent < len(head):
                 return
 
@@ -184,7 +200,7 @@ class Link:
     def end(self, events: list[Event], *, discard: bool) -> None:
         """Put the end into the inbox, in place of what waits there or after it."""
         if discard:
-            for event in self.inbox:
+            for event in (self.running, *self.inbox):
                 if isinstance(event, Messages):
                     event.bodies.clear()  # ends the loop that runs them, too
         self.inbox += events
@@ -200,7 +216,7 @@ class Link:
     def _tear(self) -> None:
         """An exception struck in the middle of a read or write: where the next frame
         begins is unknown, so no byte may follow."""
-        self._torn = False
+        self.is_torn = False
         self._lose("interrupted in the middle of a frame")
 
 

@@ -14,10 +14,11 @@ import logging
 import socket
 import time
 from collections import deque
+from functools import partial
 from typing import Any, Final
 
 from hisock.engine.dial import tune
-from hisock.engine.drive import LoopDrive
+from hisock.engine.drive import Drive
 from hisock.engine.link import Link
 from hisock.engine.threads import StateLock
 from hisock.hub.outbox import Outbox
@@ -50,18 +51,21 @@ class Pump:
         self._listener = listener
         self._limits = limits
         self._lock = lock
-        self._drive = LoopDrive()
+        self._drive = Drive()
         self._touched: dict[Link, None] = {}
         self._unfinished: dict[Link, None] = {}
         self._hosts: dict[str, int] = {}
+        self._on_readable = partial(lock.run, self._read)
+        self._on_writable = partial(lock.run, self._write)
         self._deadlines: list[tuple[float, int, Link]] = []
         self._armed = 0
+        self._accept_at: float | None = None
         self._accepts = True
         #: Every link that has a socket.
         self.links: dict[Link, None] = {}
         #: Links whose inbox waits for its turn.
         self.ready: deque[Link] = deque()
-        self._drive.watch_reading(listener.fileno(), self._on_accept)
+        self._drive.watch(listener, self._on_accept, None)
 
     def step(self, *, wait: bool, timeout: float | None = None) -> None:
         """Read and write what is ready; wait for something if nothing is.
@@ -70,11 +74,13 @@ class Pump:
             wait: Whether to wait.
             timeout: Seconds to wait at most.
         """
-        drive = self._drive
         if self._touched:
             self._lock.run(self._attend_touched)
-        drive.alarm(self._next_deadline(), self._on_alarm)
-        drive.step(wait=wait and not self.ready, timeout=timeout)
+        self._drive.step(timeout if wait and not self.ready else 0.0)
+        alarm = self._drive.alarm
+        if alarm is not None and alarm <= time.monotonic():
+            # After the reads: silence counts only where somebody listened.
+            self._on_alarm()
 
     def wake(self) -> None:
         """End the wait of ``step``, from any thread."""
@@ -91,7 +97,7 @@ class Pump:
         """Close the listening socket."""
         if self._accepts:
             self._accepts = False
-            self._drive.forget_reading(self._listener.fileno())
+            self._drive.forget(self._listener)
             self._listener.close()
 
     def close(self) -> None:
@@ -101,7 +107,7 @@ class Pump:
             self._forget(link)
         self._drive.close()
 
-    def _on_accept(self) -> None:
+    def _on_accept(self, _: None) -> None:
         for _ in range(_ACCEPT_AT_ONCE):
             try:
                 sock, address = self._listener.accept()
@@ -111,8 +117,6 @@ class Pump:
                 self._rest(error)
                 break
             self._lock.run(self._admit, sock, address)
-        if self.ready:
-            self._drive.stop()
 
     def _rest(self, error: OSError) -> None:
         """Leave newcomers waiting in the kernel for a moment: without descriptors the
@@ -121,12 +125,14 @@ class Pump:
             _log.warning("cannot accept a connection: %s", error)
             return
         _log.warning("out of descriptors, newcomers wait %g s: %s", _ACCEPT_REST, error)
-        self._drive.forget_reading(self._listener.fileno())
-        self._drive.later(_ACCEPT_REST, self._accept_again)
+        self._drive.forget(self._listener)
+        self._accept_at = time.monotonic() + _ACCEPT_REST
+        self._set_alarm()
 
     def _accept_again(self) -> None:
+        self._accept_at = None
         if self._accepts:
-            self._drive.watch_reading(self._listener.fileno(), self._on_accept)
+            self._drive.watch(self._listener, self._on_accept, None)
 
     def _admit(self, sock: socket.socket, address: Any) -> None:
         """Make a link of a new connection, if there is room for one more stranger."""
@@ -149,7 +155,7 @@ class Pump:
         self.links[link] = None
         self._unfinished[link] = None
         self._hosts[host] = used + 1
-        self._drive.watch_reading(link.fd, self._on_readable, link)
+        self._drive.watch(sock, self._on_readable, None, link)
         link.read()
         self._attend(link)
 
@@ -160,24 +166,14 @@ class Pump:
         victim.end(victim.connection.lost("too many handshakes", now), discard=True)
         self._attend(victim)
 
-    def _on_readable(self, link: Link) -> None:
-        self._lock.run(self._read, link)
-        if self.ready:
-            self._drive.stop()
-
     def _read(self, link: Link) -> None:
-        if link not in self.links:
-            return
         link.read()
-        if link.has_joined and link.is_open and not link.outbox.size:
-            if link.inbox and not link.is_ready:
+        if link.has_joined and not link.outbox.size and link.connection.is_open:
+            if not link.is_ready and link.inbox:
                 link.is_ready = True
                 self.ready.append(link)
-            return
-        self._attend(link)
-
-    def _on_writable(self, link: Link) -> None:
-        self._lock.run(self._write, link)
+        elif link in self.links:
+            self._attend(link)
 
     def _write(self, link: Link) -> None:
         if link in self.links:
@@ -203,21 +199,18 @@ class Pump:
             return
         if link.wants_writing != link.watches_writing:
             link.watches_writing = link.wants_writing
-            if link.wants_writing:
-                self._drive.watch_writing(link.fd, self._on_writable, link)
-            else:
-                self._drive.forget_writing(link.fd)
+            write = self._on_writable if link.wants_writing else None
+            self._drive.watch(link.sock, self._on_readable, write, link)
         deadline = link.next_deadline()
         if deadline is not None and deadline != link.timer:
             link.timer = deadline
             self._armed += 1
             heapq.heappush(self._deadlines, (deadline, self._armed, link))
-            self._drive.alarm(self._next_deadline(), self._on_alarm)
+            self._set_alarm()
 
     def _forget(self, link: Link) -> None:
         """Give a link's descriptor back."""
-        self._drive.forget_reading(link.fd)
-        self._drive.forget_writing(link.fd)
+        self._drive.forget(link.sock)
         link.drop()
         link.timer = None
         del self.links[link]
@@ -235,11 +228,16 @@ class Pump:
             heapq.heappop(heap)  # its link moved on
         return heap[0][0] if heap else None
 
+    def _set_alarm(self) -> None:
+        due = self._next_deadline()
+        rest = self._accept_at
+        self._drive.alarm = min(due, rest) if due and rest else due or rest
+
     def _on_alarm(self) -> None:
         self._lock.run(self._tick)
-        self._drive.alarm(self._next_deadline(), self._on_alarm)
-        if self.ready:
-            self._drive.stop()
+        if self._accept_at is not None and self._accept_at <= time.monotonic():
+            self._accept_again()
+        self._set_alarm()
 
     def _tick(self) -> None:
         now = time.monotonic()

@@ -14,13 +14,14 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable
+from operator import length_hint
 from typing import Any, Final, Literal
 
 from hisock.engine.calls import COALESCE, FLUSH_SIZE, Runner, explain_conversion
 from hisock.engine.link import Link
 from hisock.engine.listen import Pump
 from hisock.engine.threads import StateLock, Turn, say_goodbye_at_exit
-from hisock.engine.waiting import wait_ready
+from hisock.engine.waiting import wait_for_room
 from hisock.errors import (
     ConversionError,
     InvalidName,
@@ -99,6 +100,8 @@ class ServerEngine:
         self._closing = False
         self._give_up = 0.0
         self._finished = threading.Event()
+        #: Whether the end is complete.
+        self.is_closed = False
         self._unknown: set[bytes] = set()
         say_goodbye_at_exit(self)
 
@@ -138,7 +141,6 @@ class ServerEngine:
                     break
                 self._pump.step(wait=True, timeout=left)
         finally:
-            self._current = None
             if self.unsent:
                 self._lock.run(self._flush_unsent)
         if self._closing:
@@ -146,31 +148,38 @@ class ServerEngine:
 
     def _dispatch(self) -> bool:
         """Run everything that was read; whether a handler ran."""
+        ready = self._pump.ready
         ran = False
         self._mark = time.monotonic()
-        ready = self._pump.ready
         while ready:
             link = ready[0]
-            while link.inbox:
-                event = link.inbox[0]
-                if isinstance(event, Messages):
-                    self._current = event
-                    if self._runner.run_messages(link, event, link.info):
-                        ran = True
-                    self._lock.run(_take, link, event)
-                else:
-                    self._lock.run(_take, link, event)
+            inbox = link.inbox
+            while inbox:
+                event = inbox.pop(0)
+                if not isinstance(event, Messages):
                     if self._happened(link, event):
                         ran = True
-            ready.popleft()
+                elif self._run_messages(link, event):
+                    ran = True
             link.is_ready = False
-            if link.inbox:  # another thread ended it just now
+            ready.popleft()
+            if inbox and not link.is_ready:  # another thread ended it just now
                 link.is_ready = True
                 ready.append(link)
-        self._current = None
         if self.unsent:
             self._lock.run(self._flush_unsent)
         return ran
+
+    def _run_messages(self, link: Link, messages: Messages) -> bool:
+        self._current = link.running = messages
+        try:
+            return self._runner.run_messages(link, messages, link.info)
+        except BaseException:
+            # What was not run yet is run in the next turn.
+            link.inbox.insert(0, messages)
+            raise
+        finally:
+            self._current = link.running = None
 
     def _happened(self, link: Link, event: Opened | Closed) -> bool:
         if isinstance(event, Opened):
@@ -200,7 +209,8 @@ class ServerEngine:
             return text
         link.info = ClientInfo(link.address[:2], hello.name, hello.group)
         link.info._member = link
-        link.has_joined = True
+        link.largest = largest_body(link.connection.header_len, self.limits.message)
+        link.has_joined = link.is_member = True
         self.registry.add(link)
         return ""
 
@@ -216,15 +226,14 @@ class ServerEngine:
         return ran
 
     def _expel(self, link: Link) -> None:
-        if link in self.registry:
+        if link.is_member:
+            link.is_member = False
             self.registry.remove(link)
 
     def _tell_others(self, link: Link, frame: Joined | Left) -> None:
         if self._roster and len(self.registry):
-            self._lock.run(self._post_to_others, link, encode_frame(frame))
-
-    def _post_to_others(self, link: Link, body: bytes) -> None:
-        self._post((other for other in self.registry if other is not link), body)
+            others = [other for other in self.everybody() if other is not link]
+            self._send_many(others, encode_frame(frame))
 
     # --- what the runner asks --------------------------------------------------
 
@@ -236,7 +245,7 @@ class ServerEngine:
             case Regroup(group):
                 return self._change(link, "group", group)
             case Bye():
-                self._lock.run(self._end_link, link, "the client said goodbye")
+                self._lock.run(self._hang_up, link)
             case Probe():
                 self._reply(link, NoTLS())
             case GetClient(who):
@@ -259,7 +268,7 @@ class ServerEngine:
     def _enter_change(
         self, link: Link, key: str, new: str | None
     ) -> tuple[bool, str | None]:
-        if link not in self.registry:
+        if not link.is_member:
             return False, None
         old: str | None = link.info[key]
         change = self.registry.rename if key == "name" else self.registry.regroup
@@ -279,7 +288,11 @@ class ServerEngine:
             return ClientAnswer(None, str(error))
 
     def _reply(self, link: Link, frame: Frame) -> None:
-        self._lock.run(self._post, (link,), encode_frame(frame))
+        body = encode_frame(frame)
+        if len(body) > link.largest:
+            # Better a short answer than none: the client waits for it.
+            body = encode_frame(ClientAnswer(None, "too long for your header_len"))
+        self._lock.run(self._post_one, link, body)
 
     def unclaimed(self, link: Link, body: bytes) -> bool:
         """Log once what no handler took; ``message`` may still see it."""
@@ -293,7 +306,7 @@ class ServerEngine:
     def seen(self, link: Link, body: bytes) -> bool:
         """Give every message to the ``message`` handler, after its own."""
         # A handler that ended the client also ended what the client gets to say.
-        if not link.is_open and link not in self.registry:
+        if not link.is_member:
             return False
         return self._call_event(link, "message", link.info, body)
 
@@ -333,18 +346,23 @@ class ServerEngine:
 
     # --- sending ---------------------------------------------------------------
 
-    def send_to(self, link: Link, body: bytes) -> None:
+    def send_to(self, who: Any, body: bytes) -> None:
         """Send to one client; outside a turn this waits while its outbox is full.
 
         Raises:
+            InvalidClient, UnknownClient: As ``hub.targets.find``.
             MessageTooLarge: The message is over a limit.
             SendTimeout: The client took nothing for 10 s.
             ServerClosed: The server is.
         """
-        self._check(body, link.connection.header_len)
-        if link.outbox.is_full and not self.turn.is_mine:
+        link = who._member if type(who) is ClientInfo else None
+        if link is None or not link.is_member:
+            link = self.look_up(who, stacklevel=4)
+        if len(body) > link.largest or self.is_closed:
+            self._check(body, link.connection.header_len)
+        if link.outbox.size and link.outbox.is_full and not self.turn.is_mine:
             self._wait_for_room(link)
-        self._lock.run(self._post, (link,), body)
+        self._lock.run(self._post_one, link, body)
 
     def send_group(self, group: str, body: bytes) -> None:
         """Send to everybody in a group.
@@ -371,9 +389,9 @@ class ServerEngine:
             members = list(self.registry)
         self._send_many(members, body)
 
-    def _send_many(self, members: list[Link], body: bytes) -> None:
-        short = self._lock.run(self._post, members, body)
-        for link in short or ():
+    def _send_many(self, members: Iterable[Link], body: bytes) -> None:
+        """Write to some clients; those whose header is too short for it are logged."""
+        for link in self._lock.run(self._post, members, body) or ():
             _log.error(
                 "%d bytes did not go to %s: its header_len is %d",
                 len(body),
@@ -390,7 +408,7 @@ class ServerEngine:
         end = time.monotonic() + STALL
         while link.outbox.is_full and link.is_open:
             before = link.outbox.size
-            wait_ready(link.sock, reading=False, writing=True, timeout=0.1)
+            wait_for_room(link.sock, 0.1)
             self._lock.run(self._push, link)
             now = time.monotonic()
             if link.outbox.size < before:
@@ -413,38 +431,51 @@ class ServerEngine:
         """
         frames: dict[int, bytes] = {}
         short: list[Link] = []
-        defer = self.turn.is_mine and self._more_waits()
-        size = len(body)
         for link in links:
-            if not link.is_open:
-                continue
             header_len = link.connection.header_len
             frame = frames.get(header_len)
             if frame is None:
-                if size > largest_body(header_len):
+                if len(body) > largest_body(header_len):
                     short.append(link)
                     continue
-                frame = frames[header_len] = header(size, header_len) + body
-            if not defer:
-                link.send(frame)
-            else:
-                link.outbox.append(frame)
-                self.unsent[link] = None
-                if link.outbox.size < FLUSH_SIZE:
-                    continue
-                link.flush()
-            if link.outbox.size or link.inbox:
-                self._settle(link)
-        if defer and time.monotonic() - self._mark > COALESCE:
-            self._flush_unsent()
+                frame = frames[header_len] = header(len(body), header_len) + body
+            self._post_frame(link, frame)
         return short
 
+    def _post_one(self, link: Link, body: bytes) -> None:
+        self._post_frame(link, header(len(body), link.connection.header_len) + body)
+
+    def _post_frame(self, link: Link, frame: bytes) -> None:
+        """Write to one client, now or with the rest of what this batch sends."""
+        connection = link.connection
+        if not connection.is_open:
+            return
+        if self._more_waits():
+            self._defer(link, frame)
+            return
+        link.send(frame)
+        if link.outbox.size or not connection.is_open:
+            self._settle(link)
+
+    def _defer(self, link: Link, frame: bytes) -> None:
+        outbox = link.outbox
+        outbox.append(frame)
+        self.unsent[link] = None
+        if outbox.size >= FLUSH_SIZE:
+            link.flush()
+            if outbox.size or not link.is_open:
+                self._settle(link)
+        elif time.monotonic() - self._mark > COALESCE:
+            self._flush_unsent()
+
     def _more_waits(self) -> bool:
-        """Whether more messages of this batch wait to be run."""
+        """Whether this is a handler, and more messages of its batch wait to be run."""
         current = self._current
-        return current is not None and (
-            current.place < len(current.bodies) or len(self._pump.ready) > 1
-        )
+        if current is None or not (
+            length_hint(current.rest) or len(self._pump.ready) > 1
+        ):
+            return False
+        return self.turn.is_mine
 
     def _flush_unsent(self) -> None:
         for link in self.unsent:
@@ -465,7 +496,7 @@ class ServerEngine:
 
     # --- looking up ------------------------------------------------------------
 
-    def look_up(self, who: Any) -> Link:
+    def look_up(self, who: Any, stacklevel: int = 3) -> Link:
         """The link of a client, with a warning if others have its name too.
 
         Raises:
@@ -474,7 +505,7 @@ class ServerEngine:
         with self._lock.reading:
             link, warning = find(self.registry, who)
         if warning:
-            warnings.warn(warning, UserWarning, stacklevel=3)
+            warnings.warn(warning, UserWarning, stacklevel=stacklevel)
         return link
 
     def group(self, group: str) -> list[Link]:
@@ -493,15 +524,20 @@ class ServerEngine:
 
     # --- ending ----------------------------------------------------------------
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the end is complete."""
-        return self._finished.is_set()
-
     def disconnect(self, links: Iterable[Link], reason: str) -> None:
         """End some clients: they leave the look-ups now, ``leave`` runs in a turn."""
+        self._lock.run(self._end_links, list(links), reason)
+
+    def _end_links(self, links: list[Link], reason: str) -> None:
         for link in links:
-            self._lock.run(self._end_link, link, reason)
+            self._end_link(link, reason)
+
+    def _hang_up(self, link: Link) -> None:
+        """End a client that said goodbye; like 1.1 with nothing but the end."""
+        self._expel(link)
+        events = link.connection.feed_eof(time.monotonic(), "the client said goodbye")
+        link.end(events, discard=True)
+        self._settle(link)
 
     def _end_link(self, link: Link, reason: str) -> None:
         """End a client that nobody finds from now on."""
@@ -514,7 +550,7 @@ class ServerEngine:
 
     def close(self, reason: str = "the server closed", linger: float = LINGER) -> None:
         """End every client and the server; in at most ``linger`` seconds and a bit."""
-        if self._finished.is_set():
+        if self.is_closed:
             return
         self._lock.run(self._begin_close, reason, linger)
         if self.turn.is_mine:
@@ -545,7 +581,7 @@ class ServerEngine:
 
     def _finish(self) -> None:
         """Say goodbye to all, wait until they have heard it, let go of everything."""
-        if self._finished.is_set():
+        if self.is_closed:
             return
         self._pump.stop_accepting()
         self._dispatch_ends()
@@ -553,6 +589,7 @@ class ServerEngine:
             self._pump.step(wait=True, timeout=left)
             self._dispatch_ends()
         self._pump.close()
+        self.is_closed = True
         self._finished.set()
         _log.info("closed: %s", self._name)
 
@@ -565,21 +602,16 @@ class ServerEngine:
 
     def abandon(self) -> None:
         """Say goodbye without waiting: the interpreter or the object ends."""
-        if self._finished.is_set() or self.pid != os.getpid():
+        if self.is_closed or self.pid != os.getpid():
             return
         self._lock.run(self._abandon)
 
     def _abandon(self) -> None:
         self._begin_close("the server's program ended", 0.0)
         if self.turn.try_claim():
+            self.is_closed = True
             self._finished.set()
             self._pump.close()
-
-
-def _take(link: Link, event: Any) -> None:
-    """Take the first event out of an inbox, unless another thread emptied it."""
-    if link.inbox and link.inbox[0] is event:
-        del link.inbox[0]
 
 
 def _where(address: Any) -> str:

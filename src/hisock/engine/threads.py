@@ -33,16 +33,17 @@ class StateLock:
         reading: The lock itself, for look-ups that change nothing.
         is_busy: Whether somebody is changing something; told under ``reading``, it is
             this thread, further out.
+        postponed: What a signal handler or finalizer wanted meanwhile.
     """
 
-    __slots__ = ("_postponed", "is_busy", "reading")
+    __slots__ = ("is_busy", "postponed", "reading")
 
     def __init__(self) -> None:
         # A C lock in a ``with`` of its own: a KeyboardInterrupt cannot come between
         # taking it and the block that gives it back.
         self.reading = threading.RLock()
         self.is_busy = False
-        self._postponed: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self.postponed: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
 
     def run(self, action: Callable[..., Any], *arguments: Any) -> Any:
         """Call ``action`` under the lock; later, if this thread is inside it already.
@@ -52,21 +53,21 @@ class StateLock:
         """
         with self.reading:
             if self.is_busy:
-                self._postponed.append((action, arguments))
+                self.postponed.append((action, arguments))
                 return None
             self.is_busy = True
             try:
                 result = action(*arguments)
             finally:
                 self.is_busy = False
-        if self._postponed:
+        if self.postponed:
             self.catch_up()
         return result
 
     def catch_up(self) -> None:
         """Do what was put off."""
-        while self._postponed:
-            action, arguments = self._postponed.popleft()
+        while self.postponed:
+            action, arguments = self.postponed.popleft()
             self.run(action, *arguments)
 
 
@@ -105,9 +106,11 @@ class Turn:
         Raises:
             AlreadyRunning: There is one: an outer call on this thread, or another.
         """
-        if self.try_claim():
+        me = threading.get_ident()
+        if self.owner != me and self.held.acquire(blocking=False):
+            self.owner = me
             return
-        if self.is_mine:
+        if self.owner == me:
             raise AlreadyRunning(
                 f"{self._verb}() was called inside a handler, while {self._verb}() is "
                 "still running it; return from the handler instead"

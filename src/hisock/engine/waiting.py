@@ -2,70 +2,90 @@
 
 from __future__ import annotations
 
-__all__ = ("wait_ready",)
+__all__ = ("Waiter", "wait_for_room")
 
 import math
 import select
+import selectors
 import socket
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 #: Windows does not interrupt a wait for Ctrl-C, so there it is taken in slices.
 _SLICE = 0.25 if sys.platform == "win32" else None
 
 
-def wait_ready(
-    sock: socket.socket, *, reading: bool, writing: bool, timeout: float | None
-) -> bool:
-    """Wait until a socket has something to read, or room to write.
+class Waiter:
+    """Waits for one socket, again and again; for one thread at a time."""
 
-    Args:
-        sock: A non-blocking socket.
-        reading: Whether to wait for something to read.
-        writing: Whether to wait for room.
-        timeout: Seconds; ``None`` waits for ever.
+    __slots__ = ("_poll", "_sock", "_writing")
 
-    Returns:
-        Whether it is ready; an error counts as ready, the next call tells it.
-    """
-    end = None if timeout is None else time.monotonic() + timeout
-    while True:
-        part = timeout if end is None else max(0.0, end - time.monotonic())
-        if _SLICE is not None and (part is None or part > _SLICE):
-            part = _SLICE
-        if _wait(sock, reading, writing, part):
-            return True
-        if end is not None and time.monotonic() >= end:
-            return False
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._poll: Callable[[float | None], Any] | None = None
+        self._writing = False
+
+    def wait(self, timeout: float | None, *, writing: bool) -> bool:
+        """Wait until there is something to read, or room to write.
+
+        Args:
+            timeout: Seconds; ``None`` waits for ever.
+            writing: Whether room counts, too.
+
+        Returns:
+            Whether it is ready; an error counts as ready, the next call tells it.
+        """
+        if self._poll is None or self._writing is not writing:
+            self._writing = writing
+            try:
+                self._poll = _make_poll(self._sock, writing)
+            except ValueError:  # closed meanwhile
+                return True
+        if _SLICE is not None:
+            return self._wait_in_slices(timeout, _SLICE)
+        return bool(self._poll(timeout))
+
+    def _wait_in_slices(self, timeout: float | None, part: float) -> bool:
+        assert self._poll is not None
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = part if end is None else min(part, max(0.0, end - time.monotonic()))
+            if self._poll(left):
+                return True
+            if end is not None and time.monotonic() >= end:
+                return False
+
+
+def wait_for_room(sock: socket.socket, timeout: float) -> None:
+    """Wait until a socket can be written to, at most ``timeout`` seconds."""
+    with selectors.DefaultSelector() as selector, suppress(ValueError, KeyError):
+        selector.register(sock, selectors.EVENT_WRITE)
+        selector.select(timeout)
 
 
 if hasattr(select, "poll"):
 
-    def _wait(
-        sock: socket.socket, reading: bool, writing: bool, timeout: float | None
-    ) -> bool:
+    def _make_poll(sock: socket.socket, writing: bool) -> Callable[[float | None], Any]:
         # select.select ends at descriptor 1,023; poll does not.
         poller = select.poll()
-        wanted = (select.POLLIN if reading else 0) | (select.POLLOUT if writing else 0)
-        try:
-            poller.register(sock, wanted)
-        except ValueError:  # closed meanwhile
-            return True
-        milliseconds = None if timeout is None else math.ceil(timeout * 1000)
-        return bool(poller.poll(milliseconds))
+        poller.register(sock, select.POLLIN | (select.POLLOUT if writing else 0))
+        poll = poller.poll
+        return lambda timeout: poll(
+            None if timeout is None else math.ceil(timeout * 1000)
+        )
 
 else:
 
-    def _wait(
-        sock: socket.socket, reading: bool, writing: bool, timeout: float | None
-    ) -> bool:
-        try:
-            ready = select.select(
-                [sock] if reading else [],
-                [sock] if writing else [],
-                [sock],  # Windows tells a failed connection here
-                timeout,
-            )
-        except (OSError, ValueError):  # closed meanwhile
-            return True
-        return any(ready)
+    def _make_poll(sock: socket.socket, writing: bool) -> Callable[[float | None], Any]:
+        def poll(timeout: float | None) -> bool:
+            try:
+                # Windows tells a failed connection in the third list.
+                ready = select.select([sock], [sock] * writing, [sock], timeout)
+            except (OSError, ValueError):  # closed meanwhile
+                return True
+            return any(ready)
+
+        return poll

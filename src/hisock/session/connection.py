@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ("LINGER", "Closed", "Connection", "Event", "Messages", "Opened")
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from operator import length_hint
 from typing import Final, TypeAlias
@@ -23,6 +23,8 @@ from hisock.wire.frames import Bye, Hello
 #: Seconds that an ended connection is read on, so that the goodbye arrives: closing
 #: a socket with unread bytes resets it, and a reset overtakes what was sent.
 LINGER: Final = 1.0
+
+_SILENT_END: Final = "the other side closed the connection"
 
 #: Ends after which the other side still listens and should hear of it.
 _SAYS_GOODBYE: Final = frozenset({Input.VIOLATION, Input.CLOSE})
@@ -87,7 +89,9 @@ class Connection:
         "_limits",
         "_out",
         "deadline",
+        "feed",
         "header_len",
+        "is_open",
         "state",
     )
 
@@ -101,13 +105,19 @@ class Connection:
         self._out = b""
         self.deadline: float | None = None
         self.header_len = header_len or 0
+        #: Takes in what was read at a time, and tells what it means.
+        self.feed: Callable[[bytes, float], list[Event]]
+        #: Whether messages can be sent; the same as ``state is State.OPEN``.
+        self.is_open = header_len is not None
         if header_len is None:
             self.state = State.HELLO
+            self.feed = self._feed_hello
             self._hello = classic.HelloReader(limits.hello, limits.name)
             if limits.handshake:
                 self.deadline = now + limits.handshake
         else:
             self.state = State.OPEN
+            self.feed = self._feed_messages
             self._decoder = classic.Decoder(header_len, limits.message)
 
     @property
@@ -115,12 +125,7 @@ class Connection:
         """Whether an unfinished handshake has not sent a byte yet."""
         return self._hello is not None and not len(self._hello)
 
-    def feed(self, data: bytes, now: float) -> list[Event]:
-        """Take in what was read, and tell what it means."""
-        if self.state is State.OPEN:
-            return self._feed_messages(data, now)
-        if self.state is State.HELLO:
-            return self._feed_hello(data, now)
+    def _feed_nothing(self, data: bytes, now: float) -> list[Event]:
         return []
 
     def _feed_messages(self, data: bytes, now: float) -> list[Event]:
@@ -147,17 +152,19 @@ class Connection:
             return []
         hello, self.header_len, rest = complete
         self.state = next_state(self.state, Input.HELLO)
+        self.is_open = True
         self.deadline = None
         self._hello = None
+        self.feed = self._feed_messages
         self._decoder = classic.Decoder(
             self.header_len, self._limits.message, bare_tokens=True
         )
         opened: list[Event] = [Opened(hello)]
         return opened + self._feed_messages(rest, now) if rest else opened
 
-    def feed_eof(self, now: float) -> list[Event]:
-        """The other side sends no more."""
-        return self._end(Input.EOF, now, Closed("the other side closed the connection"))
+    def feed_eof(self, now: float, reason: str = _SILENT_END) -> list[Event]:
+        """The other side sends no more; after its goodbye, or without one."""
+        return self._end(Input.EOF, now, Closed(reason))
 
     def lost(self, reason: str, now: float) -> list[Event]:
         """The link broke."""
@@ -184,9 +191,11 @@ class Connection:
         if before is State.CLOSED:
             return []
         self.state = next_state(before, happened)
+        self.is_open = False
         if before is State.OPEN and happened in _SAYS_GOODBYE:
             body = classic.encode_frame(Bye(by_client=self._by_client))
             self._out = classic.header(len(body), self.header_len) + body
+        self.feed = self._feed_nothing
         self._decoder = None
         self._hello = None
         if self.state is State.CLOSED:

@@ -21,6 +21,7 @@ __all__ = (
 import json
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, assert_never
 
 from hisock.errors import (
@@ -74,9 +75,10 @@ def check_header_len(header_len: object) -> int:
     return header_len
 
 
-def largest_body(header_len: int) -> int:
-    """The largest length that ``header_len`` digits can write, in bytes."""
-    return int(10**header_len - 1)
+def largest_body(header_len: int, limit: int = 0) -> int:
+    """The largest body in bytes that ``header_len`` digits and a limit allow."""
+    digits = int(10**header_len - 1)
+    return min(digits, limit) if limit else digits
 
 
 def check_size(size: int, largest: int, header_len: int) -> None:
@@ -102,6 +104,7 @@ def check_size(size: int, largest: int, header_len: int) -> None:
         )
 
 
+@lru_cache(maxsize=4096)
 def header(length: int, header_len: int) -> bytes:
     """The length of a body in digits, padded with spaces on the right."""
     return b"%d" % length + b" " * (header_len - len(str(length)))
@@ -117,7 +120,14 @@ class Decoder:
             sends for ``change_name(None)`` and ``change_group(None)``.
     """
 
-    __slots__ = ("_bare_tokens", "_buffer", "_header_len", "_largest", "_lengths")
+    __slots__ = (
+        "_bare_tokens",
+        "_buffer",
+        "_header_len",
+        "_is_cut",
+        "_largest",
+        "_lengths",
+    )
 
     def __init__(
         self, header_len: int, largest: int, *, bare_tokens: bool = False
@@ -126,6 +136,7 @@ class Decoder:
         self._largest = largest
         self._bare_tokens = bare_tokens
         self._buffer = PieceBuffer()
+        self._is_cut = False
         self._lengths: dict[bytes, int] = {}
 
     def feed(self, data: bytes, bodies: list[bytes]) -> None:
@@ -137,9 +148,13 @@ class Decoder:
             RemoteProtocolError: A header is not a length, or the length is over the
                 limit. ``bodies`` has what came before it.
         """
-        whole = self._buffer.join(data)
-        if whole is None:
-            return
+        whole = data
+        if self._is_cut:
+            joined = self._buffer.join(data)
+            if joined is None:
+                return
+            whole = joined
+            self._is_cut = False
         header_len = self._header_len
         known = self._lengths.get
         append = bodies.append
@@ -171,6 +186,7 @@ class Decoder:
             append(whole[start:end])
             at = end
         if at < size:
+            self._is_cut = True
             self._buffer.keep(whole[at:] if at else whole, missing)
 
     def _length(self, head: bytes) -> int:

@@ -23,9 +23,11 @@ def as_text(content: Any) -> bytes:
     Raises:
         NotSendable: The content has no text form.
     """
+    if type(content) is bytes:  # by far the most usual
+        return content
     match content:
         case bytes():
-            return content
+            return bytes(content)
         case str():
             return _utf8(content)
         case None:
@@ -65,7 +67,7 @@ def check_content(content: bytes) -> bytes:
     Raises:
         ReservedCommand: It begins with a word of the form ``$WORD$``.
     """
-    if _RESERVED_CONTENT.match(content):
+    if content[:1] == b"$" and _RESERVED_CONTENT.match(content):
         raise ReservedCommand(
             f"raw content must not begin like {content[:34]!r}: words of the form "
             "$WORD$ are hisock's own"

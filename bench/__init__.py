@@ -1,0 +1,1 @@
+"""Benchmarks beside a raw-socket baseline in the same run; see ``CONTRIBUTING.md``."""

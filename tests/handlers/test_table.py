@@ -1,0 +1,371 @@
+"""What ``on`` registered, how it is found and how it is called."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hisock.errors import HandlerSignatureError, NotSendable, ReservedCommand
+from hisock.handlers.table import CLIENT_EVENTS, SERVER_EVENTS, HandlerTable
+from hisock.types import ClientInfo
+
+MIB = 1024 * 1024
+ADA = ClientInfo(("127.0.0.1", 5000), "Ada", None)
+
+
+@pytest.fixture
+def server() -> HandlerTable:
+    """The handlers of a server."""
+    return HandlerTable(on_server=True)
+
+
+@pytest.fixture
+def client() -> HandlerTable:
+    """The handlers of a client."""
+    return HandlerTable(on_server=False)
+
+
+@pytest.fixture
+def called() -> list[tuple[Any, ...]]:
+    """What handlers were called with."""
+    return []
+
+
+def call(table: HandlerTable, body: bytes, who: ClientInfo | None = None) -> Any:
+    """Call the handler of a message."""
+    found = table.find(body)
+    assert found is not None
+    entry, content = found
+    return entry.call(who, content)
+
+
+def found(table: HandlerTable, body: bytes) -> tuple[str, bytes] | None:
+    """Command and content of a message, by the table."""
+    pair = table.find(body)
+    return None if pair is None else (pair[0].command, pair[1])
+
+
+def ignore(client: Any, message: Any) -> None: ...
+
+
+# --- finding ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"move", ("move", b"")),
+        (b"move ", ("move", b"")),
+        (b"move 5 6", ("move", b"5 6")),
+        (b"move  5", ("move", b" 5")),
+        (b"move\n5", None),
+        (b"moves 5", None),
+        (b"mov", None),
+        (b"MOVE", None),
+        (b" move", None),
+        (b"", None),
+        (b" ", None),
+        (b"move left", ("move left", b"")),
+        (b"move left now", ("move left", b"now")),
+        (b"move lefty", ("move", b"lefty")),
+        (b"spring rain 1", ("spring rain", b"1")),
+        (b"spring", None),
+        ("né 1".encode(), ("né", b"1")),
+    ],
+)
+def test_the_longest_command_is_found(
+    server: HandlerTable, body: bytes, expected: tuple[str, bytes] | None
+) -> None:
+    """A command ends at a space or the end; of two that fit the longer one runs."""
+    for command in ("move", "move left", "spring rain", "né"):
+        server.add(command, ignore)
+
+    assert expected == found(server, body)
+
+
+def test_events_are_not_commands(server: HandlerTable, client: HandlerTable) -> None:
+    """Nobody triggers ``join`` by sending the word (T16)."""
+    for event in SERVER_EVENTS:
+        server.add(event, lambda *arguments: None)
+        assert server.find(event.encode() + b" x") is None
+    for event in CLIENT_EVENTS:
+        client.add(event, lambda *arguments: None)
+        assert client.find(event.encode()) is None
+
+    assert [] == server.commands() == client.commands()
+    assert {} == server.direct == client.direct
+
+
+def test_an_event_of_the_other_side_is_a_command(client: HandlerTable) -> None:
+    """On a client ``join`` is a word like any other."""
+    client.add("join", lambda message: None)
+
+    assert ("join", b"x") == found(client, b"join x")
+    assert client.event("join") is None
+
+
+def test_an_event_has_one_handler(server: HandlerTable) -> None:
+    """``event`` knows registered events only."""
+    server.add("join", lambda client: None)
+    server.add("move", ignore)
+
+    entry = server.event("join")
+    assert entry is not None
+    assert "join" == entry.command
+    assert server.event("leave") is None
+    assert server.event("move") is None
+
+
+def test_a_later_handler_replaces_an_earlier(
+    server: HandlerTable, called: list[tuple[Any, ...]]
+) -> None:
+    """The handler registered last is the one that runs."""
+    server.add("move", lambda client, message: called.append(("old",)))
+    server.add("move", lambda client, message: called.append(("new",)))
+
+    call(server, b"move 1")
+    server.direct[b"move"](None, b"1")
+
+    assert [("new",), ("new",)] == called
+    assert 1 == len(server.commands())
+
+
+# --- the fast look-up ------------------------------------------------------------
+
+
+def test_single_words_are_called_directly(
+    server: HandlerTable, called: list[tuple[Any, ...]]
+) -> None:
+    """A command whose word no longer one begins with needs no closer look."""
+    server.add("move", lambda client, message: called.append((client, message)))
+    direct = server.direct
+    server.add("move left", ignore)
+    server.add("chat", ignore)
+    server.add("two words", ignore)
+
+    assert {b"chat"} == set(direct)
+    assert direct is server.direct
+
+
+@pytest.mark.parametrize("by_tap", [True, False])
+def test_nothing_is_called_directly_when_somebody_watches(
+    server: HandlerTable, by_tap: bool
+) -> None:
+    """A ``message`` handler or a tap sees every message."""
+    server.add("move", ignore)
+    assert {b"move"} == set(server.direct)
+
+    if by_tap:
+        server.tap()
+    else:
+        server.add("message", ignore)
+    server.add("chat", ignore)
+
+    assert {} == server.direct
+
+
+def test_a_direct_call_converts(
+    client: HandlerTable, called: list[tuple[Any, ...]]
+) -> None:
+    """The fast look-up calls with converted content, on a client too."""
+
+    def score(points: int) -> None:
+        called.append((points,))
+
+    client.add("score", score)
+    client.direct[b"score"](None, b"42")
+
+    assert [(42,)] == called
+
+
+# --- calling ---------------------------------------------------------------------
+
+
+SERVER_SHAPES: list[tuple[Callable[[list[Any]], Callable[..., Any]], list[Any]]] = [
+    (lambda log: lambda: log.append(()), [()]),
+    (lambda log: lambda client: log.append(client), [ADA]),
+    (lambda log: lambda client, message: log.append((client, message)), [(ADA, b"5")]),
+    (lambda log: lambda *arguments: log.append(arguments), [(ADA, b"5")]),
+]
+
+
+@pytest.mark.parametrize("event", [None, "message"])
+@pytest.mark.parametrize(("shape", "expected"), SERVER_SHAPES, ids=range(4))
+def test_a_server_passes_on_what_fits(
+    server: HandlerTable, shape: Any, expected: list[Any], event: str | None
+) -> None:
+    """A handler gets as many of client and message as it takes; events as well."""
+    log: list[Any] = []
+    server.add(event or "move", shape(log))
+    if event is None:
+        call(server, b"move 5", ADA)
+    else:
+        entry = server.event(event)
+        assert entry is not None
+        entry.call(ADA, b"5")
+
+    assert expected == log
+
+
+def test_a_server_converts(
+    server: HandlerTable, called: list[tuple[Any, ...]]
+) -> None:
+    """The message is converted to the hint; the client stays the same object."""
+
+    def move(client: ClientInfo, steps: int) -> None:
+        called.append((client, steps))
+
+    server.add("move", move)
+    call(server, b"move 5", ADA)
+
+    assert [(ADA, 5)] == called
+    assert called[0][0] is ADA
+
+
+def test_a_client_passes_on_what_fits(
+    client: HandlerTable, called: list[tuple[Any, ...]]
+) -> None:
+    """A client's handler gets the message, or nothing."""
+
+    def converted(message: str) -> None:
+        called.append((message,))
+
+    client.add("none", lambda: called.append(()))
+    client.add("raw", lambda message: called.append((message,)))
+    client.add("text", converted)
+    for body in (b"none 1", b"raw 2", b"text 3"):
+        call(client, body)
+
+    assert [(), (b"2",), ("3",)] == called
+
+
+@pytest.mark.parametrize("event", ["name_change", "group_change"])
+def test_an_event_passes_on_what_fits(server: HandlerTable, event: str) -> None:
+    """An event's handler may take fewer than it is offered."""
+    log: list[Any] = []
+    server.add(event, lambda client, old: log.append((client, old)))
+    server.add("join", log.append)
+    for name, offered in ((event, (ADA, "a", "b")), ("join", (ADA,))):
+        entry = server.event(name)
+        assert entry is not None
+        entry.call(*offered)
+
+    assert [(ADA, "a"), ADA] == log
+
+
+def test_an_event_without_arguments(client: HandlerTable) -> None:
+    """``force_disconnect`` offers nothing."""
+    log: list[Any] = []
+    client.add("force_disconnect", lambda: log.append("gone"))
+    entry = client.event("force_disconnect")
+    assert entry is not None
+    entry.call()
+
+    assert ["gone"] == log
+    with pytest.raises(HandlerSignatureError, match=r"takes \(\)"):
+        client.add("force_disconnect", lambda reason: None)
+
+
+# --- registering -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", ["", "$MOVE$", "a $b$", None, b"move"])
+def test_a_command_that_is_none(server: HandlerTable, wrong: Any) -> None:
+    """A command that cannot be one is refused, and nothing is registered."""
+    with pytest.raises(ReservedCommand):
+        server.add(wrong, ignore)
+
+    assert [] == server.commands()
+
+
+def test_a_star_is_reserved(server: HandlerTable) -> None:
+    """``*`` is kept for later; the text says what to do instead."""
+    with pytest.raises(ReservedCommand, match=r"'\*' is reserved; register the"):
+        server.add("*", ignore)
+
+
+def test_a_command_that_is_no_utf_8(server: HandlerTable) -> None:
+    """A lone surrogate cannot be sent, so nothing could trigger it."""
+    with pytest.raises(NotSendable):
+        server.add("\udc80", ignore)
+
+
+def test_a_wrong_handler_changes_nothing(server: HandlerTable) -> None:
+    """When a replacement is refused, the handler before it stays."""
+    server.add("move", ignore)
+    with pytest.raises(HandlerSignatureError):
+        server.add("move", lambda a, b, c: None)
+
+    assert [ignore] == [entry.function for entry in server.commands()]
+
+
+def test_commands_keep_their_order(server: HandlerTable) -> None:
+    """``commands`` lists in the order of registration."""
+    for command in ("b", "join", "a", "c"):
+        server.add(command, lambda client: None)
+
+    assert ["b", "a", "c"] == [entry.command for entry in server.commands()]
+
+
+def test_funcs_of_1_1(server: HandlerTable, client: HandlerTable) -> None:
+    """``funcs`` has 1.1's keys, is read-only, and names what has no name."""
+
+    def move(client: ClientInfo, steps: int) -> None: ...
+    def score(points: float) -> None: ...
+
+    server.add("move", move)
+    client.add("score", score)
+
+    assert {
+        "move": {
+            "func": move,
+            "name": "move",
+            "type_hint": {"clt": ClientInfo, "msg": int},
+        }
+    } == dict(server.describe())
+    assert {"score": {"func": score, "name": "score", "type_hint": float}} == dict(
+        client.describe()
+    )
+    with pytest.raises(TypeError):
+        server.describe()["move"] = {}  # type: ignore[index]  # that is the test
+
+
+def test_what_has_no_name_is_described_all_the_same(client: HandlerTable) -> None:
+    """An object that is called has its repr in place of a name."""
+
+    class Score:
+        def __call__(self, points: int) -> None: ...
+
+    score = Score()
+    client.add("score", score)
+
+    assert repr(score) == client.describe()["score"]["name"]
+
+
+# --- time ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"a" * MIB,
+        b" " * MIB,
+        b"a " * (MIB // 2),
+        b"$" * MIB,
+        b"move left " * (MIB // 10),
+        b"move" + b"\x00" * MIB,
+    ],
+    ids=lambda body: repr(body[:8]),
+)
+def test_a_mebibyte_is_looked_up_in_no_time(server: HandlerTable, body: bytes) -> None:
+    """A command of a mebibyte costs nothing; no pattern runs over it (T27)."""
+    for command in ("move", "move left", "move left left", "a a a a"):
+        server.add(command, ignore)
+    began = time.perf_counter()
+
+    server.find(body)
+
+    assert time.perf_counter() - began < 0.05

@@ -1,0 +1,540 @@
+"""Two peers' conversation, bytes piped by hand and the clock turned by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hisock.errors import RemoteProtocolError
+from hisock.session.connection import (
+    LINGER,
+    Closed,
+    Connection,
+    Event,
+    Messages,
+    Opened,
+)
+from hisock.session.states import TRANSITIONS, Input, State
+from hisock.types import Limits
+from hisock.wire.classic import encode_frame, header
+from hisock.wire.frames import Bye, Hello
+
+START: Final = 100.0
+ADA = Hello("Ada", "red")
+THEY_CLOSED = "the other side closed the connection"
+
+
+def frame(body: bytes, header_len: int = 16) -> bytes:
+    """A body behind its header."""
+    return header(len(body), header_len) + body
+
+
+def hello(header_len: int = 16) -> bytes:
+    """What a client says first."""
+    return frame(encode_frame(ADA), header_len)
+
+
+def plain(events: list[Event]) -> list[object]:
+    """Events, with the bodies of messages in place of the object around them."""
+    return [
+        list(event.rest) if isinstance(event, Messages) else event for event in events
+    ]
+
+
+class Pair:
+    """A client's and a server's connection and a clock, without anything between."""
+
+    def __init__(self, *, limits: Limits | None = None, header_len: int = 16) -> None:
+        self.now = START
+        self.header_len = header_len
+        self.server = Connection(limits or Limits(), START)
+        self.client = Connection(limits or Limits(), START, header_len=header_len)
+
+    def say_hello(self) -> list[Event]:
+        """The client's hello reaches the server."""
+        return self.server.feed(hello(self.header_len), self.now)
+
+    def to_server(self, *bodies: bytes) -> list[object]:
+        """Messages reach the server."""
+        data = b"".join(frame(body, self.header_len) for body in bodies)
+        return plain(self.server.feed(data, self.now))
+
+    def to_client(self, *bodies: bytes) -> list[object]:
+        """Messages reach the client."""
+        data = b"".join(frame(body, self.server.header_len) for body in bodies)
+        return plain(self.client.feed(data, self.now))
+
+    def advance(self, seconds: float) -> list[object]:
+        """Time passes; what both sides make of it."""
+        self.now += seconds
+        return plain(self.server.tick(self.now) + self.client.tick(self.now))
+
+
+@pytest.fixture
+def pair() -> Pair:
+    """A pair that has not said anything."""
+    return Pair()
+
+
+@pytest.fixture
+def open_pair(pair: Pair) -> Pair:
+    """A pair after the hello."""
+    pair.say_hello()
+    return pair
+
+
+# --- hello -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("header_len", range(2, 65))
+def test_a_server_learns_the_header_length(header_len: int) -> None:
+    """A client of any header length is served, in its own length, both ways."""
+    pair = Pair(header_len=header_len)
+
+    assert [Opened(ADA)] == pair.say_hello()
+    assert (State.OPEN, header_len) == (pair.server.state, pair.server.header_len)
+    assert [[b"hi", b""]] == pair.to_server(b"hi", b"")
+    assert [[b"yo"]] == pair.to_client(b"yo")
+
+
+def test_a_client_need_not_wait() -> None:
+    """A client may send as soon as it is connected: it is open at once."""
+    client = Pair().client
+
+    assert (State.OPEN, 16, None) == (client.state, client.header_len, client.deadline)
+    assert not client.is_silent
+    assert b"" == client.take_bytes()
+
+
+def test_hello_and_messages_in_one_piece(pair: Pair) -> None:
+    """What comes right behind the hello is told right behind it."""
+    data = hello() + frame(b"one") + frame(b"two") + header(5, 16)
+
+    assert [Opened(ADA), [b"one", b"two"]] == plain(pair.server.feed(data, START))
+    assert [[b"three"]] == plain(pair.server.feed(b"three", START))
+
+
+def test_any_pair_of_cuts_tells_the_same() -> None:
+    """Wherever the bytes are cut: the hello, the messages, the same order (F10)."""
+    data = hello(2) + frame(b"a", 2) + b"$CHNAME$" + frame(b"b", 2)
+
+    for first, second in itertools.combinations(range(1, len(data)), 2):
+        server = Pair().server
+        events: list[Event] = []
+        for piece in (data[:first], data[first:second], data[second:]):
+            events += server.feed(piece, START)
+        bodies = [
+            body
+            for event in events
+            if isinstance(event, Messages)
+            for body in event.bodies
+        ]
+        assert Opened(ADA) == events[0]
+        assert [b"a", b"$CHNAME$", b"b"] == bodies
+
+
+def test_a_session_in_single_bytes(pair: Pair) -> None:
+    """One byte at a time works, if the hello is done in time (F9)."""
+    data = hello() + frame(b"hi")
+    events: list[object] = []
+    for at in range(len(data)):
+        events += plain(pair.server.feed(data[at : at + 1], pair.now))
+        events += pair.advance(0.05)
+
+    assert [Opened(ADA), [b"hi"]] == events
+
+
+def test_a_server_forgives_what_1_1_clients_do(open_pair: Pair) -> None:
+    """A 1.1 client sends two words without a header; the server reads them."""
+    server = open_pair.server
+
+    assert [[b"$CHNAME$"]] == plain(server.feed(b"$CHNAME$", START))
+    assert [[b"$CHGROUP$", b"x"]] == plain(
+        server.feed(b"$CHGROUP$" + frame(b"x"), START)
+    )
+
+
+def test_a_client_forgives_nothing(open_pair: Pair) -> None:
+    """A server never sends a word without a header."""
+    (closed,) = open_pair.client.feed(b"$CHNAME$", START)
+
+    assert isinstance(closed, Closed)
+    assert isinstance(closed.error, RemoteProtocolError)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"GET / HTTP/1.1\r\n", r"no hisock client begins with b'GET / HTTP/1\.1\\r\\n'"),
+        (b"\x16\x03\x01", "no hisock client begins with"),
+        (b"x", "no hisock client begins with b'x'"),
+        (b"12x", "begins with a length"),
+        (frame(b"hello there"), "begins with a length"),
+        (frame(b"$CLTHELLO$ {}"), "the hello has no 'name'"),
+        (frame(b'$CLTHELLO${"name": null}'), r"the hello of hisock 2\.x"),
+        (header(16 * 1024 + 1, 16) + b"$", "the limit is 16384"),
+    ],
+    ids=repr,
+)
+def test_a_stranger_gets_no_answer(pair: Pair, data: bytes, told: str) -> None:
+    """Who is no client is told apart at once, and not a byte goes back (F13, F14)."""
+    (closed,) = pair.server.feed(data, START)
+
+    assert isinstance(closed, Closed)
+    assert isinstance(closed.error, RemoteProtocolError)
+    assert str(closed.error) == closed.reason
+    with pytest.raises(RemoteProtocolError, match=told):
+        raise closed.error
+    assert (State.CLOSED, b"") == (pair.server.state, pair.server.take_bytes())
+    assert pair.server.deadline is None
+    assert [] == pair.server.feed(hello(), START)
+
+
+def test_silence_is_told_apart_from_slowness(pair: Pair) -> None:
+    """A connection that has not sent a byte may be given up first."""
+    server = pair.server
+    assert server.is_silent
+
+    server.feed(hello()[:1], START)
+    assert not server.is_silent
+
+    server.feed(hello()[1:], START)
+    assert not server.is_silent
+
+
+# --- messages --------------------------------------------------------------------
+
+
+def test_messages_come_in_order(open_pair: Pair) -> None:
+    """What one read brought is one event, and tells its size."""
+    (messages,) = open_pair.server.feed(frame(b"one") + frame(b"two"), START)
+
+    assert isinstance(messages, Messages)
+    assert ([b"one", b"two"], 38) == (messages.bodies, messages.size)
+    assert not isinstance(messages, Closed)
+
+
+def test_a_half_message_is_no_event(open_pair: Pair) -> None:
+    """Half a message says nothing yet."""
+    assert [] == open_pair.server.feed(header(5, 16) + b"he", START)
+    assert [[b"hello"]] == plain(open_pair.server.feed(b"llo", START))
+
+
+def test_the_place_in_a_batch() -> None:
+    """``place`` counts what was taken, also after the batch was cut short."""
+    messages = Messages([b"a", b"b", b"c"], 3)
+    places = [messages.place]
+    for _ in messages.rest:
+        places.append(messages.place)  # noqa: PERF401
+
+    assert [0, 1, 2, 3] == places
+
+    messages = Messages([b"a", b"b", b"c"], 3)
+    next(messages.rest)
+    messages.bodies.clear()
+    assert [] == list(messages.rest)
+    assert 0 == messages.place
+
+
+def test_garbage_ends_it_after_what_was_right(open_pair: Pair) -> None:
+    """Messages before the garbage count; the sender hears a goodbye (F12)."""
+    data = frame(b"fine") + b"garbage         " + frame(b"never")
+    messages, closed = plain(open_pair.server.feed(data, START))
+
+    assert [b"fine"] == messages
+    assert isinstance(closed, Closed)
+    assert "a header is digits" in closed.reason
+    assert isinstance(closed.error, RemoteProtocolError)
+    assert (State.CLOSING, START + LINGER) == (
+        open_pair.server.state,
+        open_pair.server.deadline,
+    )
+    assert frame(b"$DISCONN$") == open_pair.server.take_bytes()
+
+
+def test_garbage_alone_is_one_event(open_pair: Pair) -> None:
+    """Garbage with nothing before it is the end and nothing else."""
+    (closed,) = open_pair.client.feed(b"garbage", START)
+
+    assert isinstance(closed, Closed)
+    assert frame(b"$USRCLOSE$") == open_pair.client.take_bytes()
+
+
+def test_a_message_has_the_limit_that_was_set() -> None:
+    """The limit passes, one byte more ends it, at the header, on both sides."""
+    pair = Pair(limits=Limits(message=50))
+    pair.say_hello()
+
+    assert [[b"x" * 50]] == pair.to_server(b"x" * 50)
+    assert [[b"x" * 50]] == pair.to_client(b"x" * 50)
+    for side in (pair.server, pair.client):
+        (closed,) = side.feed(header(51, 16), START)
+        assert isinstance(closed, Closed)
+        assert "51 bytes was announced, the limit is 50" in closed.reason
+
+
+# --- goodbye ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("header_len", [2, 16, 64])
+@pytest.mark.parametrize("by_client", [True, False])
+def test_a_goodbye_is_said_once(header_len: int, by_client: bool) -> None:
+    """Who ends it says so, in a frame that the other side can read, once."""
+    pair = Pair(header_len=header_len)
+    pair.say_hello()
+    one, other = pair.client, pair.server
+    if not by_client:
+        one, other = other, one
+
+    assert [Closed("done")] == one.close("done", START)
+    assert [] == one.close("again", START)
+    goodbye = one.take_bytes()
+    assert [[encode_frame(Bye(by_client=by_client))]] == plain(
+        other.feed(goodbye, START)
+    )
+    assert b"" == one.take_bytes()
+
+
+def test_what_comes_after_the_goodbye_is_thrown_away(open_pair: Pair) -> None:
+    """After its own end a side reads on, but tells nothing (F11)."""
+    open_pair.server.close("done", START)
+
+    assert [] == open_pair.to_server(b"late")
+    assert [] == plain(open_pair.server.feed(b"garbage", START))
+    assert State.CLOSING is open_pair.server.state
+    assert [] == open_pair.server.feed_eof(START)
+    assert State.CLOSED is open_pair.server.state
+    assert [] == open_pair.to_server(b"later")
+
+
+def test_an_ending_takes_a_second_at_most(open_pair: Pair) -> None:
+    """An ended connection lingers 1 s for its goodbye to arrive, then is over."""
+    open_pair.client.close("done", START)
+    assert START + 1.0 == open_pair.client.deadline
+
+    assert [] == open_pair.advance(0.999)
+    assert State.CLOSING is open_pair.client.state
+
+    assert [] == open_pair.advance(0.001)
+    assert (State.CLOSED, None) == (open_pair.client.state, open_pair.client.deadline)
+
+
+def test_more_ends_do_not_prolong_an_ending(open_pair: Pair) -> None:
+    """The second counts from the first end, whatever comes after it."""
+    open_pair.client.close("done", START)
+    open_pair.client.close("done", START + 0.5)
+    open_pair.client.feed(frame(b"late"), START + 0.7)
+
+    assert START + 1.0 == open_pair.client.deadline
+
+
+def test_a_half_close_is_a_leave(open_pair: Pair) -> None:
+    """A peer that sends no more has left; half a message of it is dropped (F8)."""
+    open_pair.server.feed(header(5, 16) + b"he", START)
+
+    assert [Closed(THEY_CLOSED)] == open_pair.server.feed_eof(START)
+    assert (State.CLOSING, b"") == (
+        open_pair.server.state,
+        open_pair.server.take_bytes(),
+    )
+    assert [] == open_pair.server.feed_eof(START)
+    assert State.CLOSED is open_pair.server.state
+
+
+def test_a_broken_link_is_over_at_once(open_pair: Pair) -> None:
+    """When the link is gone there is nobody to say goodbye to."""
+    assert [Closed("reset")] == open_pair.server.lost("reset", START)
+    assert (State.CLOSED, b"", None) == (
+        open_pair.server.state,
+        open_pair.server.take_bytes(),
+        open_pair.server.deadline,
+    )
+    assert [] == open_pair.server.lost("again", START)
+
+
+def test_an_end_before_the_hello_is_silent(pair: Pair) -> None:
+    """Who has not said hello gets no goodbye either; it lingers all the same."""
+    pair.server.feed(hello()[:20], START)
+
+    assert [Closed("stopping")] == pair.server.close("stopping", START)
+    assert (State.CLOSING, b"") == (pair.server.state, pair.server.take_bytes())
+    assert START + LINGER == pair.server.deadline
+    assert [] == pair.server.feed(hello()[20:], START)
+
+
+def test_a_port_scan_is_over_at_once(pair: Pair) -> None:
+    """Who connects and goes without a word leaves nothing behind (F15)."""
+    assert [Closed(THEY_CLOSED)] == pair.server.feed_eof(START)
+    assert (State.CLOSED, None) == (pair.server.state, pair.server.deadline)
+
+
+def test_an_end_is_a_value() -> None:
+    """Events that say the same are equal, and do not change."""
+    assert Closed("a") == Closed("a")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Closed("a").reason = "b"  # type: ignore[misc]  # that is the test
+
+
+# --- deadlines -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begun", [b"", hello()[:1], hello()[:-1]])
+def test_a_hello_takes_five_seconds_at_most(pair: Pair, begun: bytes) -> None:
+    """Who has not said the whole hello in 5 s is gone, and the text says why."""
+    if begun:
+        pair.server.feed(begun, START + 4)
+    assert START + 5.0 == pair.server.deadline
+
+    assert [] == pair.advance(4.999)
+    assert [Closed("no complete hello within 5 s")] == pair.advance(0.001)
+    assert (State.CLOSED, b"", None) == (
+        pair.server.state,
+        pair.server.take_bytes(),
+        pair.server.deadline,
+    )
+    assert [] == pair.advance(10)
+
+
+def test_a_hello_in_time_lifts_the_deadline(pair: Pair) -> None:
+    """After the hello a quiet client may be quiet for ever."""
+    pair.advance(4.9)
+    pair.say_hello()
+
+    assert pair.server.deadline is None
+    assert [] == pair.advance(10**6)
+    assert State.OPEN is pair.server.state
+
+
+def test_the_handshake_takes_what_was_set() -> None:
+    """Limits.handshake sets the time; 0 switches it off."""
+    quick, patient = (
+        Pair(limits=Limits(handshake=0.25)),
+        Pair(limits=Limits(handshake=0)),
+    )
+
+    assert [Closed("no complete hello within 0.25 s")] == quick.advance(0.25)
+    assert patient.server.deadline is None
+    assert [] == patient.advance(10**6)
+
+
+# --- every state, every input ----------------------------------------------------
+
+
+Step = Callable[[Connection, float], list[Event]]
+
+
+def expire(connection: Connection, now: float) -> list[Event]:
+    """Time passes until the deadline, if there is one."""
+    return connection.tick(now + 10**6)
+
+
+STEPS: dict[Input, Step] = {
+    Input.HELLO: lambda connection, now: connection.feed(hello(), now),
+    Input.BYTES: lambda connection, now: connection.feed(b"4", now),
+    Input.VIOLATION: lambda connection, now: connection.feed(b"x", now),
+    Input.EOF: lambda connection, now: connection.feed_eof(now),
+    Input.LOST: lambda connection, now: connection.lost("lost", now),
+    Input.EXPIRED: expire,
+    Input.CLOSE: lambda connection, now: connection.close("close", now),
+}
+
+
+def in_state(state: State, *, by_client: bool = False) -> Connection:
+    """A connection in a state."""
+    pair = Pair()
+    if by_client:
+        connection = pair.client
+    else:
+        connection = pair.server
+        if state is not State.HELLO:
+            pair.say_hello()
+    if state is State.CLOSING:
+        connection.close("done", START)
+    elif state is State.CLOSED:
+        connection.lost("lost", START)
+    return connection
+
+
+@pytest.mark.parametrize("happened", Input, ids=lambda one: one.name)
+@pytest.mark.parametrize("state", State, ids=lambda one: one.name)
+def test_every_input_in_every_state(state: State, happened: Input) -> None:
+    """Each input leads where the table says, or changes nothing; none raises."""
+    connection = in_state(state)
+
+    events = STEPS[happened](connection, START)
+
+    assert connection.state in (state, TRANSITIONS[state].get(happened))
+    ended = [event for event in events if isinstance(event, Closed)]
+    is_end = state in (State.HELLO, State.OPEN) and connection.state in (
+        State.CLOSING,
+        State.CLOSED,
+    )
+    assert is_end == bool(ended)
+
+
+@pytest.mark.parametrize(
+    ("state", "happened"),
+    [(state, happened) for state, row in TRANSITIONS.items() for happened in row],
+    ids=lambda one: one.name,
+)
+def test_every_step_of_the_table_happens(state: State, happened: Input) -> None:
+    """The table promises nothing that a connection does not do."""
+    connection = in_state(state)
+
+    STEPS[happened](connection, START)
+
+    assert TRANSITIONS[state][happened] is connection.state
+
+
+@given(
+    st.lists(
+        st.sampled_from([*Input]) | st.binary(min_size=1, max_size=60), max_size=12
+    ),
+    st.booleans(),
+)
+def test_whatever_happens(steps: list[Input | bytes], by_client: bool) -> None:
+    """In any order: one end at most, nothing after it, one goodbye at most."""
+    connection = in_state(State.OPEN if by_client else State.HELLO, by_client=by_client)
+    events: list[Event] = []
+    goodbyes = b""
+    now = START
+    for step in steps:
+        before = connection.state
+        if isinstance(step, bytes):
+            events += connection.feed(step, now)
+        else:
+            events += STEPS[step](connection, now)
+        goodbyes += connection.take_bytes()
+        now += 0.1
+        after = connection.state
+        reached = {before, *TRANSITIONS[before].values()}
+        if before is State.HELLO:  # the hello and more, in one read
+            reached |= set(TRANSITIONS[State.OPEN].values())
+        assert after in reached
+        assert after is not State.CLOSED or connection.deadline is None
+        assert after is not State.CLOSING or connection.deadline is not None
+
+    kinds = [type(event) for event in events]
+    assert kinds.count(Opened) <= 1
+    assert kinds.count(Closed) <= 1
+    assert Closed not in kinds[:-1]
+    assert (Closed in kinds) == (connection.state in (State.CLOSING, State.CLOSED))
+    assert goodbyes in (
+        b"",
+        frame(encode_frame(Bye(by_client=by_client)), connection.header_len or 16),
+    )
+
+
+@given(st.lists(st.binary(min_size=1, max_size=200)))
+def test_no_bytes_raise(pieces: list[bytes]) -> None:
+    """Whatever a peer sends is told as an event, never raised."""
+    for connection in (in_state(State.HELLO), in_state(State.OPEN)):
+        for piece in pieces:
+            for event in connection.feed(piece, START):
+                assert isinstance(event, Opened | Messages | Closed)
