@@ -54,7 +54,7 @@ BESIDE = [
 @each_error
 def test_an_error_is_made_from_a_text(error: type[HiSockError]) -> None:
     """Every error is made from one text, and that text is what it shows."""
-    assert "what was wrong" == str(error("what was wrong"))
+    assert str(error("what was wrong")) == "what was wrong"
 
 
 @each_error
@@ -165,7 +165,7 @@ def test_an_error_of_the_system_keeps_its_number() -> None:
     error = errors.AddressInUse("port 6969 is in use")
     error.errno = 98
 
-    assert (98, "port 6969 is in use") == (error.errno, str(error))
+    assert (error.errno, str(error)) == (98, "port 6969 is in use")
 
 
 def test_a_warning_of_1_1_can_be_filtered() -> None:

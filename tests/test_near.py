@@ -31,7 +31,7 @@ def test_the_nearest_name_is_proposed(
 
 def test_what_is_no_text_proposes_nothing() -> None:
     """An error about something that is no text stays that error."""
-    assert "" == did_you_mean(12, ["message"])  # type: ignore[arg-type]  # the test
+    assert did_you_mean(12, ["message"]) == ""  # type: ignore[arg-type]  # the test
 
 
 def test_a_proposal_costs_little_however_many_names_there_are() -> None:

@@ -21,15 +21,16 @@ def test_a_client_has_exactly_three_keys() -> None:
     """``client`` is the dictionary of 1.1: ip, name and group."""
     client = ClientInfo(ADDRESS, "Ada", None)
 
-    assert {"ip": ADDRESS, "name": "Ada", "group": None} == dict(client)
+    assert dict(client) == {"ip": ADDRESS, "name": "Ada", "group": None}
 
 
 def test_a_client_can_be_written_as_json() -> None:
     """``json.dumps(client)`` works, as in 1.1."""
     client = ClientInfo(ADDRESS, "Ada", "red")
 
-    assert '{"ip": ["127.0.0.1", 5000], "name": "Ada", "group": "red"}' == json.dumps(
-        client
+    assert (
+        json.dumps(client)
+        == '{"ip": ["127.0.0.1", 5000], "name": "Ada", "group": "red"}'
     )
 
 
@@ -38,8 +39,8 @@ def test_a_client_is_itself_only() -> None:
     one, other = ClientInfo(ADDRESS, "Ada", None), ClientInfo(ADDRESS, "Ada", None)
     scores = {one: 1, other: 2}
 
-    assert (1, 2) == (scores[one], scores[other])
-    assert one == one  # noqa: PLR0124
+    assert (scores[one], scores[other]) == (1, 2)
+    assert one == one
     assert one != other
     assert {one, other} - {one} == {other}
 
@@ -51,7 +52,7 @@ def test_a_client_stays_the_key_when_renamed() -> None:
 
     client["name"] = "Grace"
 
-    assert 7 == scores[client]
+    assert scores[client] == 7
 
 
 def test_a_client_tells_what_it_is() -> None:
@@ -76,17 +77,17 @@ def test_a_client_can_be_kept_weakly() -> None:
 def test_limits_are_on_by_default() -> None:
     """A server is bounded without a word: no limit is off."""
     assert all(getattr(Limits(), name) > 0 for name in FIELDS)
-    assert (16 * 1024, 5.0, 255) == (
+    assert (
         Limits().hello,
         Limits().handshake,
         Limits().name,
-    )
+    ) == (16 * 1024, 5.0, 255)
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_zero_switches_a_limit_off(name: str) -> None:
     """0 is accepted for every limit."""
-    assert 0 == getattr(Limits(**{name: 0}), name)
+    assert getattr(Limits(**{name: 0}), name) == 0
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -123,4 +124,4 @@ def test_limits_do_not_change() -> None:
 def test_limits_are_named() -> None:
     """A limit is given by name only."""
     with pytest.raises(TypeError):
-        Limits(1)  # type: ignore[misc]  # that is the test
+        Limits(1)  # type: ignore[call-arg]  # that is the test

@@ -96,18 +96,18 @@ def test_a_machine_without_network_has_a_local_ip(
     """Without a network the local address is this machine's own."""
     monkeypatch.setattr(socket, "socket", kind)
 
-    assert "127.0.0.1" == utils.get_local_ip()
+    assert utils.get_local_ip() == "127.0.0.1"
 
 
 def test_a_server_is_asked_for(typing: Typing) -> None:
     """``input_server_config`` asks for IP and port, and gives an address."""
     prompts = typing("127.0.0.1", "6969")
 
-    assert ("127.0.0.1", 6969) == utils.input_server_config()
-    assert [
+    assert utils.input_server_config() == ("127.0.0.1", 6969)
+    assert prompts == [
         "Enter the IP of where to host the server: ",
         "Enter the Port of where to host the server: ",
-    ] == prompts
+    ]
 
 
 def test_wrong_answers_are_asked_for_again(
@@ -118,25 +118,25 @@ def test_wrong_answers_are_asked_for_again(
         "", "localhost", "300.1.1.1", " ::1 ", "", "-1", "65536", "٣", "1_0", "80 "
     )
 
-    assert ("::1", 80) == utils.input_server_config("ip? ", "port? ")
-    assert ["ip? "] * 4 + ["port? "] * 6 == prompts
+    assert utils.input_server_config("ip? ", "port? ") == ("::1", 80)
+    assert prompts == ["ip? "] * 4 + ["port? "] * 6
     shown = capsys.readouterr().out.splitlines()
-    assert "E: 'localhost' is no IP address; write it like 127.0.0.1" == shown[1]
-    assert "E: '65536' is no port; it is a number from 0 to 65535" == shown[5]
-    assert 8 == len(shown)
+    assert shown[1] == "E: 'localhost' is no IP address; write it like 127.0.0.1"
+    assert shown[5] == "E: '65536' is no port; it is a number from 0 to 65535"
+    assert len(shown) == 8
 
 
 def test_a_client_is_asked_for(typing: Typing) -> None:
     """``input_client_config`` asks for address, name and group."""
     prompts = typing("127.0.0.1", "6969", "Ada", "red")
 
-    assert ("127.0.0.1", 6969, "Ada", "red") == utils.input_client_config()
-    assert [
+    assert utils.input_client_config() == ("127.0.0.1", 6969, "Ada", "red")
+    assert prompts == [
         "Enter the IP of the server: ",
         "Enter the Port of the server: ",
         "Enter name to connect as: ",
         "Enter group to connect to: ",
-    ] == prompts
+    ]
 
 
 def test_an_empty_name_is_asked_for_again(typing: Typing) -> None:
@@ -145,21 +145,22 @@ def test_an_empty_name_is_asked_for_again(typing: Typing) -> None:
 
     given = utils.input_client_config("i", "p", "n", "g")
 
-    assert ("127.0.0.1", 6969, "Ada", "red") == given
-    assert ["i", "p", "n", "n", "n", "g", "g"] == prompts
+    assert given == ("127.0.0.1", 6969, "Ada", "red")
+    assert prompts == ["i", "p", "n", "n", "n", "g", "g"]
 
 
 def test_what_is_not_asked_for_is_left_out(typing: Typing) -> None:
     """A prompt of ``None`` leaves name or group out of the result."""
     typing("127.0.0.1", "6969", "Ada")
-    assert ("127.0.0.1", 6969, "Ada") == utils.input_client_config(group_prompt=None)
+    assert utils.input_client_config(group_prompt=None) == ("127.0.0.1", 6969, "Ada")
 
     typing("127.0.0.1", "6969", "red")
-    assert ("127.0.0.1", 6969, "red") == utils.input_client_config(name_prompt=None)
+    assert utils.input_client_config(name_prompt=None) == ("127.0.0.1", 6969, "red")
 
     typing("127.0.0.1", "6969")
-    assert ("127.0.0.1", 6969) == utils.input_client_config(
-        name_prompt=None, group_prompt=None
+    assert utils.input_client_config(name_prompt=None, group_prompt=None) == (
+        "127.0.0.1",
+        6969,
     )
 
 

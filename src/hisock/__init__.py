@@ -37,9 +37,10 @@ __all__ = (
     "ServerNotRunning",
 )
 
-from typing import TYPE_CHECKING
-
 from hisock.constants import __version__
+
+# Type checkers take the name for true; ``typing`` itself would cost 7 ms here.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from hisock import client, constants, errors, server, types, utils

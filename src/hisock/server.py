@@ -160,7 +160,10 @@ class HiSockServer(Face):
 
     def send_client_raw(self, client: ClientLike, content: Sendable) -> None:
         """Send content without a command to one client; see ``send_client``."""
-        self._engine.send_to(client, check_content(as_text(content)))
+        body = content if type(content) is bytes else as_text(content)
+        if body[:1] == b"$":
+            check_content(body)
+        self._engine.send_to(client, body)
 
     def send_group(self, group: str, command: str, content: Sendable = b"") -> None:
         """Send a command with content to everybody in a group.

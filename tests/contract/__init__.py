@@ -226,10 +226,6 @@ class RawClassic:
         self.header_len = header_len
         self._held = b""
 
-    def say_hello(self, name: str | None = None, group: str | None = None) -> None:
-        """What a client begins with."""
-        self.send(self.hello(name, group))
-
     @staticmethod
     def hello(name: str | None = None, group: str | None = None) -> bytes:
         """The body of a hello."""
@@ -363,12 +359,13 @@ class Net:
         name: str | None = None,
         group: str | None = None,
         header_len: int = 16,
+        saying: tuple[bytes, ...] = (),
     ) -> RawClassic:
-        """A raw client that has said hello."""
+        """A raw client that has said hello, and some messages in the same write."""
         sock = socket.create_connection(server.addr, PATIENCE)
         peer = RAW_PEERS[self.wire](sock, header_len)
         self._raw.append(peer)
-        peer.say_hello(name, group)
+        peer.send(peer.hello(name, group), *saying)
         return peer
 
     def raw_listener(self) -> RawListener:

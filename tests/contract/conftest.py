@@ -69,7 +69,9 @@ def wire(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=list(product(KINDS, KINDS)), ids=lambda pair: f"{pair[0]}-{pair[1]}")
+@pytest.fixture(
+    params=list(product(KINDS, KINDS)), ids=lambda pair: f"{pair[0]}-{pair[1]}"
+)
 def net(request: pytest.FixtureRequest, wire: str) -> Iterator[Net]:
     """Servers of each kind with clients of each kind."""
     made = Net(wire, *request.param)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 import pytest
 
 from hisock import ClientInfo
 from hisock.errors import ClientDisconnected
 
-from . import Net, RawClassic, Record, Thread, turn_until
+from . import Net, Peer, RawClassic, Record, Thread, turn_until
 
+#: A peer to turn by hand, the raw peer opposite, and how the first sends.
+Side: TypeAlias = tuple[Peer, RawClassic, Callable[..., None]]
 #: A batch that took over 1 ms is written early, so a busy machine gets more tries.
 TRIES = 50
 
 
-def _server_side(net: Net) -> tuple[Any, RawClassic, Callable[..., None]]:
+def _server_side(net: Net) -> Side:
     """A server, its only client raw, and how it sends to that client."""
     server = net.server()
     server.on("join")(lambda: None)
@@ -27,22 +29,17 @@ def _server_side(net: Net) -> tuple[Any, RawClassic, Callable[..., None]]:
     return server, raw, lambda *what: server.send_client(who, *what)
 
 
-def _client_side(net: Net) -> tuple[Any, RawClassic, Callable[..., None]]:
+def _client_side(net: Net) -> Side:
     """A client, its raw server, and how it sends."""
     raw, client = net.raw_server_for(net.raw_listener())
     return client, raw, client.send
 
 
 @pytest.fixture(params=[_server_side, _client_side], ids=["server", "client"])
-def side(
-    request: pytest.FixtureRequest, hand: Net
-) -> tuple[Any, RawClassic, Callable[..., None]]:
-    """A peer to turn by hand, the raw peer opposite, and how the first sends."""
-    made: tuple[Any, RawClassic, Callable[..., None]] = request.param(hand)
+def side(request: pytest.FixtureRequest, hand: Net) -> Side:
+    """Each of the two in turn."""
+    made: Side = request.param(hand)
     return made
-
-
-Side = tuple[Any, RawClassic, Callable[..., None]]
 
 
 def test_a_send_outside_a_handler_leaves_at_once(side: Side) -> None:

@@ -270,7 +270,7 @@ def test_what_a_client_knows_of_itself(net: Net) -> None:
 
 def test_a_client_asks_who_somebody_is(net: Net) -> None:
     """By name, "ip:port", tuple or dictionary; it gets ip, name and group."""
-    server, ann, bea = _meet(net)
+    _, ann, bea = _meet(net)
     ip, port = bea.get_client_addr()
     expected = {"ip": (ip, port), "name": "bea", "group": None}
     net.turn()

@@ -236,9 +236,7 @@ def test_without_a_size_nothing_is_kept(hand: Net, size: int) -> None:
 
 def test_the_cache_writes_headers_of_the_clients_length(hand: Net) -> None:
     """As they stood on the wire."""
-    raw, client = hand.raw_server_for(
-        hand.raw_listener(), header_len=4, cache_size=1
-    )
+    raw, client = hand.raw_server_for(hand.raw_listener(), header_len=4, cache_size=1)
     client.on("it")(lambda: None)
     raw.send(b"it")
     turn_until(client, lambda: client.get_cache() == [_entry(b"it", 4)])

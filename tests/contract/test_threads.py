@@ -77,14 +77,17 @@ def test_frames_to_a_client_never_interleave(net: Net) -> None:
     client.on("it")(lambda message: got(message))
     net.turn()
     net.expect_members(server, 1)
-    ways = itertools.cycle(
-        [
-            lambda message: server.send_client("ann", "it", message),
-            lambda message: server.send_all_clients("it", message),
-            lambda message: server.send_client_raw("ann", b"it " + message),
-        ]
-    )
-    _send_from_all(lambda message: next(ways)(message))
+
+    def send(message: bytes) -> None:
+        match message[0] % 3:
+            case 0:
+                server.send_client("ann", "it", message)
+            case 1:
+                server.send_all_clients("it", message)
+            case _:
+                server.send_client_raw("ann", b"it " + message)
+
+    _send_from_all(send)
     _check(got.take(THREADS * MESSAGES))
 
 
@@ -299,7 +302,7 @@ def test_a_signal_handler_may_send_while_a_send_runs(hand: Net, side: str) -> No
     sent = 0
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        with _signals():
+        with _Signals():
             end = time.monotonic() + 0.3
             while time.monotonic() < end:
                 send(_say(0, sent))
@@ -313,7 +316,7 @@ def test_a_signal_handler_may_send_while_a_send_runs(hand: Net, side: str) -> No
     assert ours == [_say(1, n) for n in range(signals)]
 
 
-class _signals:  # noqa: N801  # reads as a word in a with
+class _Signals:
     """Signals to the main thread, one after the other, from another thread."""
 
     def __init__(self) -> None:

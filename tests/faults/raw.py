@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import struct
@@ -17,7 +18,7 @@ import pytest
 
 from hisock import ClientInfo, connect, start_threaded_server
 from hisock.client import HiSockClient
-from hisock.server import ThreadedHiSockServer
+from hisock.server import HiSockServer, ThreadedHiSockServer
 
 HOST = "127.0.0.1"
 PATIENCE = 5.0
@@ -42,6 +43,18 @@ def eventually(
     while not condition():
         assert time.monotonic() < end, f"not within {within:g} s: {what}"
         time.sleep(0.002)
+
+
+def turn_server(
+    server: HiSockServer, condition: Callable[[], object], what: str
+) -> None:
+    """Turn a non-blocking server until a condition holds."""
+
+    def holds() -> object:
+        server.run()
+        return condition()
+
+    eventually(holds, what)
 
 
 def open_descriptors() -> int:
@@ -287,8 +300,6 @@ def ends_within(thread: threading.Thread, seconds: float) -> bool:
 
 def sockets_at(address: Where) -> list[socket.socket]:
     """Every open socket object of this process whose own end is at an address."""
-    import gc
-
     found = []
     for each in gc.get_objects():
         if type(each) is socket.socket and each.fileno() >= 0:

@@ -104,7 +104,7 @@ def test_a_hint_that_nothing_converts_to(hint: Any) -> None:
 
 def test_the_hints_that_are_understood() -> None:
     """For error texts: the hints by name."""
-    assert "bytes, str, int, float, list, dict" == castable()
+    assert castable() == "bytes, str, int, float, list, dict"
 
 
 @pytest.mark.parametrize(

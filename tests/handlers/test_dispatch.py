@@ -34,8 +34,8 @@ def test_a_handlers_message_is_a_call(table: HandlerTable) -> None:
     what = resolve(table, b"move 1 2", by_client=True)
 
     assert isinstance(what, Call)
-    assert ("move", b"1 2") == (what.entry.command, what.content)
-    assert "Ada b'1 2'" == what.function("Ada", what.content)
+    assert (what.entry.command, what.content) == ("move", b"1 2")
+    assert what.function("Ada", what.content) == "Ada b'1 2'"
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"moves 1", b"$$", b"$UNKNOWN$ x"])
@@ -78,7 +78,7 @@ def test_an_unknown_command_without_handlers() -> None:
     """Without handlers the sentence says so."""
     table = HandlerTable(on_server=False)
 
-    assert "no handler for 'x'. (handlers: none)" == unknown_command(table, b"x y")
+    assert unknown_command(table, b"x y") == "no handler for 'x'. (handlers: none)"
 
 
 def test_an_explanation_stays_short(table: HandlerTable) -> None:

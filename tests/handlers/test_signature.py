@@ -144,19 +144,19 @@ def test_an_event_has_no_message() -> None:
     """What an event offers is not converted, so hints on it are the user's own."""
     signature = read_signature(three, "name_change", ("client", "old_name", "new_name"))
 
-    assert (3, None) == (signature.takes, signature.hint)
+    assert (signature.takes, signature.hint) == (3, None)
 
 
 def test_a_builtin_that_does_not_tell_gets_everything() -> None:
     """Where Python knows no parameters, all are given."""
     signature = read(iter)
 
-    assert (2, None, "iter", "iter") == (
+    assert (
         signature.takes,
         signature.hint,
         signature.where,
         signature.source,
-    )
+    ) == (2, None, "iter", "iter")
 
 
 def test_it_is_told_where_a_handler_stands() -> None:
@@ -238,7 +238,7 @@ def test_a_hint_that_nothing_converts_to(
 
 
 def test_a_message_in_the_clients_place() -> None:
-    """One parameter with a message's hint is a mistake; the text shows the right one."""
+    """One parameter with a message's hint is a mistake; the text shows two."""
     told = (
         "only_text has one parameter with the hint str, but the first gets the client. "
         "Write two: (client, message: str)"

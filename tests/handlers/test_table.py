@@ -103,7 +103,7 @@ def test_an_event_of_the_other_side_is_a_command(client: HandlerTable) -> None:
     """On a client ``join`` is a word like any other."""
     client.add("join", lambda message: None)
 
-    assert ("join", b"x") == found(client, b"join x")
+    assert found(client, b"join x") == ("join", b"x")
     assert client.event("join") is None
 
 
@@ -114,7 +114,7 @@ def test_an_event_has_one_handler(server: HandlerTable) -> None:
 
     entry = server.event("join")
     assert entry is not None
-    assert "join" == entry.command
+    assert entry.command == "join"
     assert server.event("leave") is None
     assert server.event("move") is None
 
@@ -129,8 +129,8 @@ def test_a_later_handler_replaces_an_earlier(
     call(server, b"move 1")
     server.direct[b"move"](None, b"1")
 
-    assert [("new",), ("new",)] == called
-    assert 1 == len(server.commands())
+    assert called == [("new",), ("new",)]
+    assert len(server.commands()) == 1
 
 
 # --- the fast look-up ------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_nothing_is_called_directly_when_somebody_watches(
         server.add("message", ignore)
     server.add("chat", ignore)
 
-    assert {} == server.direct
+    assert server.direct == {}
 
 
 def test_a_direct_call_converts(
@@ -178,7 +178,7 @@ def test_a_direct_call_converts(
     client.add("score", score)
     client.direct[b"score"](None, b"42")
 
-    assert [(42,)] == called
+    assert called == [(42,)]
 
 
 # --- calling ---------------------------------------------------------------------
@@ -210,9 +210,7 @@ def test_a_server_passes_on_what_fits(
     assert expected == log
 
 
-def test_a_server_converts(
-    server: HandlerTable, called: list[tuple[Any, ...]]
-) -> None:
+def test_a_server_converts(server: HandlerTable, called: list[tuple[Any, ...]]) -> None:
     """The message is converted to the hint; the client stays the same object."""
 
     def move(client: ClientInfo, steps: int) -> None:
@@ -221,7 +219,7 @@ def test_a_server_converts(
     server.add("move", move)
     call(server, b"move 5", ADA)
 
-    assert [(ADA, 5)] == called
+    assert called == [(ADA, 5)]
     assert called[0][0] is ADA
 
 
@@ -239,7 +237,7 @@ def test_a_client_passes_on_what_fits(
     for body in (b"none 1", b"raw 2", b"text 3"):
         call(client, body)
 
-    assert [(), (b"2",), ("3",)] == called
+    assert called == [(), (b"2",), ("3",)]
 
 
 @pytest.mark.parametrize("event", ["name_change", "group_change"])
@@ -253,7 +251,7 @@ def test_an_event_passes_on_what_fits(server: HandlerTable, event: str) -> None:
         assert entry is not None
         entry.call(*offered)
 
-    assert [(ADA, "a"), ADA] == log
+    assert log == [(ADA, "a"), ADA]
 
 
 def test_an_event_without_arguments(client: HandlerTable) -> None:
@@ -264,7 +262,7 @@ def test_an_event_without_arguments(client: HandlerTable) -> None:
     assert entry is not None
     entry.call()
 
-    assert ["gone"] == log
+    assert log == ["gone"]
     with pytest.raises(HandlerSignatureError, match=r"takes \(\)"):
         client.add("force_disconnect", lambda reason: None)
 
@@ -278,7 +276,7 @@ def test_a_command_that_is_none(server: HandlerTable, wrong: Any) -> None:
     with pytest.raises(ReservedCommand):
         server.add(wrong, ignore)
 
-    assert [] == server.commands()
+    assert server.commands() == []
 
 
 def test_a_star_is_reserved(server: HandlerTable) -> None:
@@ -307,7 +305,7 @@ def test_commands_keep_their_order(server: HandlerTable) -> None:
     for command in ("b", "join", "a", "c"):
         server.add(command, lambda client: None)
 
-    assert ["b", "a", "c"] == [entry.command for entry in server.commands()]
+    assert [entry.command for entry in server.commands()] == ["b", "a", "c"]
 
 
 def test_funcs_of_1_1(server: HandlerTable, client: HandlerTable) -> None:

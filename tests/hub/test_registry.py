@@ -37,17 +37,17 @@ def join(
 
 def test_nobody_is_there(registry: Registry[Member]) -> None:
     """An empty registry finds nobody."""
-    assert (0, [], [], []) == (
+    assert (
         len(registry),
         list(registry),
         registry.names(),
         registry.groups(),
-    )
-    assert ([], [], None) == (
+    ) == (0, [], [], [])
+    assert (
         registry.named("Ada"),
         registry.in_group("red"),
         registry.at_address(("127.0.0.1", 1)),
-    )
+    ) == ([], [], None)
 
 
 def test_a_member_is_found_by_everything(registry: Registry[Member]) -> None:
@@ -58,7 +58,7 @@ def test_a_member_is_found_by_everything(registry: Registry[Member]) -> None:
     assert object() not in registry
     assert [ada] == list(registry) == registry.named("Ada") == registry.in_group("red")
     assert ada is registry.at_address(("127.0.0.1", 1))
-    assert (["Ada"], ["red"]) == (registry.names(), registry.groups())
+    assert (registry.names(), registry.groups()) == (["Ada"], ["red"])
 
 
 def test_members_keep_their_order(registry: Registry[Member]) -> None:
@@ -77,9 +77,9 @@ def test_who_left_is_not_found(registry: Registry[Member]) -> None:
     registry.remove(ada)
 
     assert ada not in registry
-    assert ([], []) == (registry.names(), registry.groups())
+    assert (registry.names(), registry.groups()) == ([], [])
     assert registry.at_address(("127.0.0.1", 1)) is None
-    assert {"ip": ("127.0.0.1", 1), "name": "Ada", "group": "red"} == dict(ada.info)
+    assert dict(ada.info) == {"ip": ("127.0.0.1", 1), "name": "Ada", "group": "red"}
 
 
 def test_a_reused_port_belongs_to_the_newcomer(registry: Registry[Member]) -> None:
@@ -99,10 +99,10 @@ def test_a_new_name_leads_to_its_owner(registry: Registry[Member]) -> None:
 
     assert [ada] == registry.named("Grace")
     assert [other] == registry.named("Ada")
-    assert "Grace" == ada.info["name"]
+    assert ada.info["name"] == "Grace"
 
     registry.rename(ada, None)
-    assert (["Ada"], None) == (registry.names(), ada.info["name"])
+    assert (registry.names(), ada.info["name"]) == (["Ada"], None)
     registry.rename(ada, "Ada")
     assert [other, ada] == registry.named("Ada")
 
@@ -113,10 +113,10 @@ def test_a_new_group_has_its_member(registry: Registry[Member]) -> None:
     registry.regroup(ada, "blue")
 
     assert ([], [ada]) == (registry.in_group("red"), registry.in_group("blue"))
-    assert (["blue"], "blue") == (registry.groups(), ada.info["group"])
+    assert (registry.groups(), ada.info["group"]) == (["blue"], "blue")
 
     registry.regroup(ada, None)
-    assert ([], None) == (registry.groups(), ada.info["group"])
+    assert (registry.groups(), ada.info["group"]) == ([], None)
 
 
 def test_who_is_asked_may_change_meanwhile(registry: Registry[Member]) -> None:
@@ -126,7 +126,7 @@ def test_who_is_asked_may_change_meanwhile(registry: Registry[Member]) -> None:
     for member in registry.in_group("red"):
         registry.remove(member)
 
-    assert 0 == len(registry)
+    assert len(registry) == 0
 
 
 def test_names_are_exact_bytes(registry: Registry[Member]) -> None:
@@ -134,8 +134,8 @@ def test_names_are_exact_bytes(registry: Registry[Member]) -> None:
     join(registry, 1, "e\u0301")
     join(registry, 2, "ADA")
 
-    assert [] == registry.named("é")
-    assert [] == registry.named("Ada")
+    assert registry.named("é") == []
+    assert registry.named("Ada") == []
 
 
 letters = st.sampled_from([None, "", "a", "b"])

@@ -59,7 +59,7 @@ def test_a_client_is_found(registry: Registry[Member], who: Any, meant: Member) 
 
 def test_a_name_comes_before_an_address(registry: Registry[Member]) -> None:
     """Who took an address for a name is found by that name."""
-    assert (ODD, "") == find(registry, "10.0.0.1:80")
+    assert find(registry, "10.0.0.1:80") == (ODD, "")
 
 
 def test_the_oldest_of_two_is_meant(registry: Registry[Member]) -> None:
@@ -68,8 +68,8 @@ def test_the_oldest_of_two_is_meant(registry: Registry[Member]) -> None:
 
     assert ADA is member
     assert (
-        "2 clients have the name 'Ada'; the oldest is meant, "
-        "{'ip': ('127.0.0.1', 5000), 'name': 'Ada', 'group': 'red'}" == warning
+        warning == "2 clients have the name 'Ada'; the oldest is meant, "
+        "{'ip': ('127.0.0.1', 5000), 'name': 'Ada', 'group': 'red'}"
     )
 
 
@@ -103,7 +103,10 @@ def test_an_unknown_client(registry: Registry[Member], who: Any, told: str) -> N
 @pytest.mark.parametrize(
     ("who", "told"),
     [
-        (None, 'a client is a name, "ip:port", (ip, port) or what a handler got, not N'),
+        (
+            None,
+            'a client is a name, "ip:port", (ip, port) or what a handler got, not N',
+        ),
         (5, 'a client is a name, "ip:port", (ip, port) or what a handler got, not 5'),
         (b"Ada", "a client is a name, "),
         (["127.0.0.1", 5000], "a client is a name, "),
@@ -118,7 +121,10 @@ def test_an_unknown_client(registry: Registry[Member], who: Any, told: str) -> N
         (("localhost", 80), "'localhost' in ('localhost', 80) is no IP address"),
         ("1.2.3:80", "'1.2.3' in ('1.2.3', 80) is no IP address"),
         (("127.0.0.1", 0), "port 0 in ('127.0.0.1', 0) is not from 1 to 65535"),
-        ("127.0.0.1:65536", "port 65536 in ('127.0.0.1', 65536) is not from 1 to 65535"),
+        (
+            "127.0.0.1:65536",
+            "port 65536 in ('127.0.0.1', 65536) is not from 1 to 65535",
+        ),
         ("127.0.0.1:" + "9" * 5000, "port 99999999 in "),
     ],
     ids=lambda value: repr(value)[:30],
@@ -149,7 +155,7 @@ def test_who_has_left(registry: Registry[Member]) -> None:
 
 def test_a_group_is_found(registry: Registry[Member]) -> None:
     """A group is everybody in it, the oldest first."""
-    assert [ADA, SIX] == find_group(registry, "red")
+    assert find_group(registry, "red") == [ADA, SIX]
 
 
 @pytest.mark.parametrize(

@@ -99,17 +99,17 @@ def test_a_server_learns_the_header_length(header_len: int) -> None:
 
     assert [Opened(ADA)] == pair.say_hello()
     assert (State.OPEN, header_len) == (pair.server.state, pair.server.header_len)
-    assert [[b"hi", b""]] == pair.to_server(b"hi", b"")
-    assert [[b"yo"]] == pair.to_client(b"yo")
+    assert pair.to_server(b"hi", b"") == [[b"hi", b""]]
+    assert pair.to_client(b"yo") == [[b"yo"]]
 
 
 def test_a_client_need_not_wait() -> None:
     """A client may send as soon as it is connected: it is open at once."""
     client = Pair().client
 
-    assert (State.OPEN, 16, None) == (client.state, client.header_len, client.deadline)
+    assert (client.state, client.header_len, client.deadline) == (State.OPEN, 16, None)
     assert not client.is_silent
-    assert b"" == client.take_bytes()
+    assert client.take_bytes() == b""
 
 
 def test_hello_and_messages_in_one_piece(pair: Pair) -> None:
@@ -117,7 +117,7 @@ def test_hello_and_messages_in_one_piece(pair: Pair) -> None:
     data = hello() + frame(b"one") + frame(b"two") + header(5, 16)
 
     assert [Opened(ADA), [b"one", b"two"]] == plain(pair.server.feed(data, START))
-    assert [[b"three"]] == plain(pair.server.feed(b"three", START))
+    assert plain(pair.server.feed(b"three", START)) == [[b"three"]]
 
 
 def test_any_pair_of_cuts_tells_the_same() -> None:
@@ -136,7 +136,7 @@ def test_any_pair_of_cuts_tells_the_same() -> None:
             for body in event.bodies
         ]
         assert Opened(ADA) == events[0]
-        assert [b"a", b"$CHNAME$", b"b"] == bodies
+        assert bodies == [b"a", b"$CHNAME$", b"b"]
 
 
 def test_a_session_in_single_bytes(pair: Pair) -> None:
@@ -154,10 +154,10 @@ def test_a_server_forgives_what_1_1_clients_do(open_pair: Pair) -> None:
     """A 1.1 client sends two words without a header; the server reads them."""
     server = open_pair.server
 
-    assert [[b"$CHNAME$"]] == plain(server.feed(b"$CHNAME$", START))
-    assert [[b"$CHGROUP$", b"x"]] == plain(
-        server.feed(b"$CHGROUP$" + frame(b"x"), START)
-    )
+    assert plain(server.feed(b"$CHNAME$", START)) == [[b"$CHNAME$"]]
+    assert plain(server.feed(b"$CHGROUP$" + frame(b"x"), START)) == [
+        [b"$CHGROUP$", b"x"]
+    ]
 
 
 def test_a_client_forgives_nothing(open_pair: Pair) -> None:
@@ -171,7 +171,10 @@ def test_a_client_forgives_nothing(open_pair: Pair) -> None:
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"GET / HTTP/1.1\r\n", r"no hisock client begins with b'GET / HTTP/1\.1\\r\\n'"),
+        (
+            b"GET / HTTP/1.1\r\n",
+            r"no hisock client begins with b'GET / HTTP/1\.1\\r\\n'",
+        ),
         (b"\x16\x03\x01", "no hisock client begins with"),
         (b"x", "no hisock client begins with b'x'"),
         (b"12x", "begins with a length"),
@@ -191,21 +194,22 @@ def test_a_stranger_gets_no_answer(pair: Pair, data: bytes, told: str) -> None:
     assert str(closed.error) == closed.reason
     with pytest.raises(RemoteProtocolError, match=told):
         raise closed.error
-    assert (State.CLOSED, b"") == (pair.server.state, pair.server.take_bytes())
+    assert (pair.server.state, pair.server.take_bytes()) == (State.CLOSED, b"")
     assert pair.server.deadline is None
-    assert [] == pair.server.feed(hello(), START)
+    assert pair.server.feed(hello(), START) == []
 
 
 def test_silence_is_told_apart_from_slowness(pair: Pair) -> None:
     """A connection that has not sent a byte may be given up first."""
     server = pair.server
-    assert server.is_silent
+    silent = [server.is_silent]
 
     server.feed(hello()[:1], START)
-    assert not server.is_silent
-
+    silent.append(server.is_silent)
     server.feed(hello()[1:], START)
-    assert not server.is_silent
+    silent.append(server.is_silent)
+
+    assert silent == [True, False, False]
 
 
 # --- messages --------------------------------------------------------------------
@@ -216,14 +220,13 @@ def test_messages_come_in_order(open_pair: Pair) -> None:
     (messages,) = open_pair.server.feed(frame(b"one") + frame(b"two"), START)
 
     assert isinstance(messages, Messages)
-    assert ([b"one", b"two"], 38) == (messages.bodies, messages.size)
-    assert not isinstance(messages, Closed)
+    assert (messages.bodies, messages.size) == ([b"one", b"two"], 38)
 
 
 def test_a_half_message_is_no_event(open_pair: Pair) -> None:
     """Half a message says nothing yet."""
-    assert [] == open_pair.server.feed(header(5, 16) + b"he", START)
-    assert [[b"hello"]] == plain(open_pair.server.feed(b"llo", START))
+    assert open_pair.server.feed(header(5, 16) + b"he", START) == []
+    assert plain(open_pair.server.feed(b"llo", START)) == [[b"hello"]]
 
 
 def test_the_place_in_a_batch() -> None:
@@ -233,13 +236,13 @@ def test_the_place_in_a_batch() -> None:
     for _ in messages.rest:
         places.append(messages.place)  # noqa: PERF401
 
-    assert [0, 1, 2, 3] == places
+    assert places == [0, 1, 2, 3]
 
     messages = Messages([b"a", b"b", b"c"], 3)
     next(messages.rest)
     messages.bodies.clear()
-    assert [] == list(messages.rest)
-    assert 0 == messages.place
+    assert list(messages.rest) == []
+    assert messages.place == 0
 
 
 def test_garbage_ends_it_after_what_was_right(open_pair: Pair) -> None:
@@ -247,14 +250,14 @@ def test_garbage_ends_it_after_what_was_right(open_pair: Pair) -> None:
     data = frame(b"fine") + b"garbage         " + frame(b"never")
     messages, closed = plain(open_pair.server.feed(data, START))
 
-    assert [b"fine"] == messages
+    assert messages == [b"fine"]
     assert isinstance(closed, Closed)
     assert "a header is digits" in closed.reason
     assert isinstance(closed.error, RemoteProtocolError)
-    assert (State.CLOSING, START + LINGER) == (
+    assert (
         open_pair.server.state,
         open_pair.server.deadline,
-    )
+    ) == (State.CLOSING, START + LINGER)
     assert frame(b"$DISCONN$") == open_pair.server.take_bytes()
 
 
@@ -271,8 +274,8 @@ def test_a_message_has_the_limit_that_was_set() -> None:
     pair = Pair(limits=Limits(message=50))
     pair.say_hello()
 
-    assert [[b"x" * 50]] == pair.to_server(b"x" * 50)
-    assert [[b"x" * 50]] == pair.to_client(b"x" * 50)
+    assert pair.to_server(b"x" * 50) == [[b"x" * 50]]
+    assert pair.to_client(b"x" * 50) == [[b"x" * 50]]
     for side in (pair.server, pair.client):
         (closed,) = side.feed(header(51, 16), START)
         assert isinstance(closed, Closed)
@@ -293,36 +296,42 @@ def test_a_goodbye_is_said_once(header_len: int, by_client: bool) -> None:
         one, other = other, one
 
     assert [Closed("done")] == one.close("done", START)
-    assert [] == one.close("again", START)
+    assert one.close("again", START) == []
     goodbye = one.take_bytes()
     assert [[encode_frame(Bye(by_client=by_client))]] == plain(
         other.feed(goodbye, START)
     )
-    assert b"" == one.take_bytes()
+    assert one.take_bytes() == b""
 
 
 def test_what_comes_after_the_goodbye_is_thrown_away(open_pair: Pair) -> None:
     """After its own end a side reads on, but tells nothing (F11)."""
     open_pair.server.close("done", START)
 
-    assert [] == open_pair.to_server(b"late")
-    assert [] == plain(open_pair.server.feed(b"garbage", START))
-    assert State.CLOSING is open_pair.server.state
-    assert [] == open_pair.server.feed_eof(START)
-    assert State.CLOSED is open_pair.server.state
-    assert [] == open_pair.to_server(b"later")
+    assert open_pair.to_server(b"late") == []
+    assert plain(open_pair.server.feed(b"garbage", START)) == []
+    states = [open_pair.server.state]
+    assert open_pair.server.feed_eof(START) == []
+    states.append(open_pair.server.state)
+    assert states == [State.CLOSING, State.CLOSED]
+    assert open_pair.to_server(b"later") == []
 
 
 def test_an_ending_takes_a_second_at_most(open_pair: Pair) -> None:
     """An ended connection lingers 1 s for its goodbye to arrive, then is over."""
-    open_pair.client.close("done", START)
-    assert START + 1.0 == open_pair.client.deadline
+    client = open_pair.client
+    client.close("done", START)
+    steps = [(client.state, client.deadline)]
 
-    assert [] == open_pair.advance(0.999)
-    assert State.CLOSING is open_pair.client.state
+    for seconds in (0.999, 0.001):
+        assert open_pair.advance(seconds) == []
+        steps.append((client.state, client.deadline))
 
-    assert [] == open_pair.advance(0.001)
-    assert (State.CLOSED, None) == (open_pair.client.state, open_pair.client.deadline)
+    assert steps == [
+        (State.CLOSING, START + 1.0),
+        (State.CLOSING, START + 1.0),
+        (State.CLOSED, None),
+    ]
 
 
 def test_more_ends_do_not_prolong_an_ending(open_pair: Pair) -> None:
@@ -331,7 +340,7 @@ def test_more_ends_do_not_prolong_an_ending(open_pair: Pair) -> None:
     open_pair.client.close("done", START + 0.5)
     open_pair.client.feed(frame(b"late"), START + 0.7)
 
-    assert START + 1.0 == open_pair.client.deadline
+    assert open_pair.client.deadline == START + 1.0
 
 
 def test_a_half_close_is_a_leave(open_pair: Pair) -> None:
@@ -339,23 +348,28 @@ def test_a_half_close_is_a_leave(open_pair: Pair) -> None:
     open_pair.server.feed(header(5, 16) + b"he", START)
 
     assert [Closed(THEY_CLOSED)] == open_pair.server.feed_eof(START)
-    assert (State.CLOSING, b"") == (
+    assert (
         open_pair.server.state,
         open_pair.server.take_bytes(),
-    )
-    assert [] == open_pair.server.feed_eof(START)
+    ) == (State.CLOSING, b"")
+    assert open_pair.server.feed_eof(START) == []
     assert State.CLOSED is open_pair.server.state
+
+
+def test_an_end_has_the_reason_it_was_given(open_pair: Pair) -> None:
+    """After a goodbye the end of the bytes is told as that goodbye."""
+    assert open_pair.server.feed_eof(START, "it said so") == [Closed("it said so")]
 
 
 def test_a_broken_link_is_over_at_once(open_pair: Pair) -> None:
     """When the link is gone there is nobody to say goodbye to."""
     assert [Closed("reset")] == open_pair.server.lost("reset", START)
-    assert (State.CLOSED, b"", None) == (
+    assert (
         open_pair.server.state,
         open_pair.server.take_bytes(),
         open_pair.server.deadline,
-    )
-    assert [] == open_pair.server.lost("again", START)
+    ) == (State.CLOSED, b"", None)
+    assert open_pair.server.lost("again", START) == []
 
 
 def test_an_end_before_the_hello_is_silent(pair: Pair) -> None:
@@ -363,15 +377,15 @@ def test_an_end_before_the_hello_is_silent(pair: Pair) -> None:
     pair.server.feed(hello()[:20], START)
 
     assert [Closed("stopping")] == pair.server.close("stopping", START)
-    assert (State.CLOSING, b"") == (pair.server.state, pair.server.take_bytes())
-    assert START + LINGER == pair.server.deadline
-    assert [] == pair.server.feed(hello()[20:], START)
+    assert (pair.server.state, pair.server.take_bytes()) == (State.CLOSING, b"")
+    assert pair.server.deadline == START + LINGER
+    assert pair.server.feed(hello()[20:], START) == []
 
 
 def test_a_port_scan_is_over_at_once(pair: Pair) -> None:
     """Who connects and goes without a word leaves nothing behind (F15)."""
     assert [Closed(THEY_CLOSED)] == pair.server.feed_eof(START)
-    assert (State.CLOSED, None) == (pair.server.state, pair.server.deadline)
+    assert (pair.server.state, pair.server.deadline) == (State.CLOSED, None)
 
 
 def test_an_end_is_a_value() -> None:
@@ -389,16 +403,14 @@ def test_a_hello_takes_five_seconds_at_most(pair: Pair, begun: bytes) -> None:
     """Who has not said the whole hello in 5 s is gone, and the text says why."""
     if begun:
         pair.server.feed(begun, START + 4)
-    assert START + 5.0 == pair.server.deadline
+    deadlines = [pair.server.deadline]
 
-    assert [] == pair.advance(4.999)
+    assert pair.advance(4.999) == []
     assert [Closed("no complete hello within 5 s")] == pair.advance(0.001)
-    assert (State.CLOSED, b"", None) == (
-        pair.server.state,
-        pair.server.take_bytes(),
-        pair.server.deadline,
-    )
-    assert [] == pair.advance(10)
+    deadlines.append(pair.server.deadline)
+    assert deadlines == [START + 5.0, None]
+    assert (pair.server.state, pair.server.take_bytes()) == (State.CLOSED, b"")
+    assert pair.advance(10) == []
 
 
 def test_a_hello_in_time_lifts_the_deadline(pair: Pair) -> None:
@@ -407,7 +419,7 @@ def test_a_hello_in_time_lifts_the_deadline(pair: Pair) -> None:
     pair.say_hello()
 
     assert pair.server.deadline is None
-    assert [] == pair.advance(10**6)
+    assert pair.advance(10**6) == []
     assert State.OPEN is pair.server.state
 
 
@@ -420,7 +432,7 @@ def test_the_handshake_takes_what_was_set() -> None:
 
     assert [Closed("no complete hello within 0.25 s")] == quick.advance(0.25)
     assert patient.server.deadline is None
-    assert [] == patient.advance(10**6)
+    assert patient.advance(10**6) == []
 
 
 # --- every state, every input ----------------------------------------------------
@@ -517,6 +529,7 @@ def test_whatever_happens(steps: list[Input | bytes], by_client: bool) -> None:
         if before is State.HELLO:  # the hello and more, in one read
             reached |= set(TRANSITIONS[State.OPEN].values())
         assert after in reached
+        assert connection.is_open is (after is State.OPEN)
         assert after is not State.CLOSED or connection.deadline is None
         assert after is not State.CLOSING or connection.deadline is not None
 

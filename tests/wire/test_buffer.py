@@ -24,10 +24,10 @@ def test_a_piece_is_held_until_the_rest_is_there() -> None:
 
     assert buffer.join(b"c") is None
     assert buffer.join(b"d") is None
-    assert 4 == len(buffer)
-    assert b"abcdef" == buffer.join(b"ef")
-    assert 0 == len(buffer)
-    assert b"next" == buffer.join(b"next")
+    assert len(buffer) == 4
+    assert buffer.join(b"ef") == b"abcdef"
+    assert len(buffer) == 0
+    assert buffer.join(b"next") == b"next"
 
 
 def test_a_join_in_one_piece() -> None:
@@ -35,7 +35,7 @@ def test_a_join_in_one_piece() -> None:
     buffer = PieceBuffer()
     buffer.keep(b"ab", 2)
 
-    assert b"abcd" == buffer.join(b"cd")
+    assert buffer.join(b"cd") == b"abcd"
 
 
 @given(st.lists(st.binary(min_size=1), min_size=1), st.integers(1, 64))
@@ -67,5 +67,5 @@ def test_a_claimed_length_allocates_nothing() -> None:
     finally:
         tracemalloc.stop()
 
-    assert 1005 == len(buffer)
+    assert len(buffer) == 1005
     assert peak < 64 * 1024

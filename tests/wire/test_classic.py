@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import time
@@ -143,6 +144,14 @@ def test_a_header_holds_up_to_its_digits(header_len: int) -> None:
         check_size(largest + 1, 0, header_len)
 
 
+@pytest.mark.parametrize(
+    ("header_len", "limit", "largest"), [(2, 0, 99), (2, 50, 50), (2, 100, 99)]
+)
+def test_the_smaller_of_two_bounds(header_len: int, limit: int, largest: int) -> None:
+    """What can be sent is bounded by the header and by the limit, if there is one."""
+    assert largest == largest_body(header_len, limit)
+
+
 def test_the_limit_passes_and_one_more_does_not() -> None:
     """A message of the limit is sent, one byte more is not; 0 is no limit (F12)."""
     check_size(100, 100, 16)
@@ -221,8 +230,21 @@ def test_a_header_is_a_length_or_refused(head: bytes, bare_tokens: bool) -> None
 
 @pytest.mark.parametrize(
     "wrong",
-    [b"1_0", b"+5", b" 5", b"-1", b"0x5", "٣".encode(), b"\x005", b"5\x00", b"05"]
-    + [b"00", b"5 5", b"", b"1e3", b"5.0", b"5\t", b"5\n", b"\xb2", b"$5", b"$CHNAM"],
+    [
+        *(b"1_0", b"+5", b" 5", b"-1", b"0x5", "٣".encode(), b"\x005", b"5\x00", b"05"),
+        *(
+            b"00",
+            b"5 5",
+            b"",
+            b"1e3",
+            b"5.0",
+            b"5\t",
+            b"5\n",
+            b"\xb2",
+            b"$5",
+            b"$CHNAM",
+        ),
+    ],
     ids=repr,
 )
 @pytest.mark.parametrize("bare_tokens", [False, True])
@@ -252,7 +274,7 @@ def test_a_bare_token_needs_permission() -> None:
 
 def test_the_limit_is_told_at_the_header() -> None:
     """The limit passes; one byte more is refused before any of the body came."""
-    assert [b"x" * 100] == decode(Decoder(16, 100), [frame(b"x" * 100)])
+    assert decode(Decoder(16, 100), [frame(b"x" * 100)]) == [b"x" * 100]
     with pytest.raises(RemoteProtocolError) as caught:
         Decoder(16, 100).feed(header(101, 16), [])
 
@@ -266,7 +288,7 @@ def test_what_came_before_an_error_is_kept() -> None:
     with pytest.raises(RemoteProtocolError):
         Decoder(2, 99).feed(b"2 hi2 yox 2 no", bodies)
 
-    assert [b"hi", b"yo"] == bodies
+    assert bodies == [b"hi", b"yo"]
 
 
 @pytest.mark.parametrize("digits", [5000, 64])
@@ -284,8 +306,8 @@ def test_arbitrary_bytes_raise_one_error_only(
     decoder = Decoder(header_len, 1000, bare_tokens=bare_tokens)
     try:
         bodies = decode(decoder, pieces)
-    except RemoteProtocolError as error:
-        assert str(error)
+    except RemoteProtocolError:
+        pass
     else:
         assert sum(map(len, bodies)) <= sum(map(len, pieces))
 
@@ -303,10 +325,8 @@ def test_damaged_streams_raise_one_error_only(
     cuts = data.draw(st.lists(st.integers(0, len(stream))))
     decoder = Decoder(header_len, 1000, bare_tokens=True)
 
-    try:
+    with contextlib.suppress(RemoteProtocolError):
         decode(decoder, split(bytes(stream), cuts))
-    except RemoteProtocolError as error:
-        assert str(error)
 
 
 def test_a_claimed_length_allocates_nothing() -> None:
@@ -323,10 +343,11 @@ def test_a_claimed_length_allocates_nothing() -> None:
 def test_a_stranger_does_not_fill_the_memory_with_lengths() -> None:
     """Messages of thousands of different lengths leave little behind."""
     decoder = Decoder(64, 0)
+    frames = [frame(b"x" * length, 64) for length in range(4000)]
     tracemalloc.start()
     try:
-        for length in range(4000):
-            decoder.feed(frame(b"x" * length, 64), [])
+        for each in frames:
+            decoder.feed(each, [])
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -337,9 +358,7 @@ def test_a_stranger_does_not_fill_the_memory_with_lengths() -> None:
 # --- the hello -------------------------------------------------------------------
 
 
-names = st.none() | st.text(
-    st.characters(exclude_categories=("Cc", "Cs")), max_size=60
-)
+names = st.none() | st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=60)
 
 
 @given(names, names, st.integers(4, 64), st.data(), st.binary(max_size=40))
@@ -360,7 +379,7 @@ def test_a_hello_survives_any_cut(
         assert reader.feed(piece) is None
         assert len(reader) > 0
     assert (Hello(name, group), header_len, rest) == reader.feed(pieces[-1] + rest)
-    assert 0 == len(reader)
+    assert len(reader) == 0
 
 
 @pytest.mark.parametrize("header_len", range(2, 65))
@@ -392,11 +411,9 @@ def test_a_hellos_header_is_a_length_or_refused(head: bytes) -> None:
 def test_arbitrary_first_bytes_raise_one_error_only(pieces: list[bytes]) -> None:
     """Whatever a stranger says first: a hello, or RemoteProtocolError."""
     reader = HelloReader(1000, 255)
-    try:
+    with contextlib.suppress(RemoteProtocolError):
         for piece in pieces:
             assert reader.feed(piece) is None
-    except RemoteProtocolError as error:
-        assert str(error)
 
 
 @given(st.binary(max_size=200))
@@ -483,7 +500,10 @@ HOSTILE = {
     "nothing": (b"", "the hello is not JSON"),
     "half": (b'{"name": ', "the hello is not JSON"),
     "two": (b'{"name": null, "group": null}{}', "the hello is not JSON"),
-    "256 bytes": (json.dumps({"name": pad(256), "group": None}).encode(), "at most 255"),
+    "256 bytes": (
+        json.dumps({"name": pad(256), "group": None}).encode(),
+        "at most 255",
+    ),
     "256 letters": (b'{"name": null, "group": "%b"}' % (b"a" * 256), "at most 255"),
     "deep lists": (
         b'{"name": %b%b, "group": null}' % (b"[" * 100_000, b"]" * 100_000),
@@ -510,11 +530,8 @@ def test_no_depth_slips_between_reading_and_telling(depth: int) -> None:
     for name in (b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth):
         with pytest.raises(RemoteProtocolError):
             HelloReader(0, 255).feed(hello(b'{"name": %b, "group": null}' % name))
-        body = b'{"traceback": %b}' % name
-        try:
-            assert decode_answer(body) is not None
-        except RemoteProtocolError as error:
-            assert "not JSON" in str(error)
+        with contextlib.suppress(RemoteProtocolError):
+            assert decode_answer(b'{"traceback": %b}' % name) is not None
 
 
 @pytest.mark.parametrize(
@@ -602,7 +619,9 @@ FROM_SERVER: list[tuple[bytes, Frame]] = [
     (b"$CLTCONN$ " + json.dumps(INFO).encode(), Joined(INFO)),
     (b"$CLTDISCONN$ " + json.dumps(INFO).encode(), Left(INFO)),
 ]
-BOTH = [(True, *pair) for pair in FROM_CLIENT] + [(False, *pair) for pair in FROM_SERVER]
+BOTH = [(True, *pair) for pair in FROM_CLIENT] + [
+    (False, *pair) for pair in FROM_SERVER
+]
 
 
 @pytest.mark.parametrize(("by_client", "body", "meant"), BOTH, ids=repr)
@@ -631,6 +650,12 @@ def test_other_dollars_are_messages(body: bytes) -> None:
     assert decode_control(body, by_client=False) is None
 
 
+def test_a_message_is_no_frame() -> None:
+    """To encode what is no frame is a mistake of ours."""
+    with pytest.raises(AssertionError):
+        encode_frame(b"message")  # type: ignore[arg-type]  # that is the test
+
+
 def test_a_question_without_a_name() -> None:
     """``$GETCLT$`` alone asks for the client without a name."""
     assert GetClient("") == decode_control(b"$GETCLT$", by_client=True)
@@ -656,10 +681,8 @@ def test_arbitrary_words_raise_one_error_only(
     body: bytes, rest: bytes, by_client: bool
 ) -> None:
     """Whatever follows a reserved word: a frame, a message, or our error."""
-    try:
+    with contextlib.suppress(RemoteProtocolError):
         decode_control(body + rest, by_client=by_client)
-    except RemoteProtocolError as error:
-        assert str(error)
 
 
 def test_the_answer_about_a_client() -> None:
@@ -676,7 +699,7 @@ def test_a_refusal_reads_with_and_without_its_end(end: bytes) -> None:
     body = b'{"traceback": "$NOEXIST$"' + end
 
     assert ClientAnswer(None, "$NOEXIST$") == decode_answer(body)
-    assert b'{"traceback": "no"}' == encode_frame(ClientAnswer(None, "no"))
+    assert encode_frame(ClientAnswer(None, "no")) == b'{"traceback": "no"}'
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b'{"name": "x"}', b"{", b'{ "ip": 1}'])
@@ -701,10 +724,8 @@ def test_a_strange_answer_stays_an_answer() -> None:
 @given(st.sampled_from([b'{"ip"', b'{"traceback"']), st.binary())
 def test_arbitrary_answers_raise_one_error_only(begin: bytes, rest: bytes) -> None:
     """Whatever follows: an answer, or RemoteProtocolError."""
-    try:
+    with contextlib.suppress(RemoteProtocolError):
         decode_answer(begin + rest)
-    except RemoteProtocolError as error:
-        assert str(error)
 
 
 # --- time ------------------------------------------------------------------------

@@ -35,4 +35,4 @@ def test_a_frame_is_a_value(kind: Any) -> None:
 
 def test_an_answer_is_a_client_or_a_refusal() -> None:
     """Whoever is found needs no refusal."""
-    assert "" == ClientAnswer({"ip": ("127.0.0.1", 1)}).refusal
+    assert ClientAnswer({"ip": ("127.0.0.1", 1)}).refusal == ""

@@ -64,6 +64,16 @@ def test_bytes_are_not_copied() -> None:
     assert as_text(content) is content
 
 
+def test_a_kind_of_bytes_is_sent_as_bytes() -> None:
+    """What a program made of bytes leaves as nothing but bytes."""
+
+    class Packet(bytes):
+        pass
+
+    assert type(as_text(Packet(b"ab"))) is bytes
+    assert as_text(Packet(b"ab")) == b"ab"
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -77,8 +87,7 @@ def test_bytes_are_not_copied() -> None:
         (deep(100_000), "cannot send this list as JSON: .*recursion"),
         ([10**5000], "cannot send this list as JSON: .*digits"),
     ],
-    ids=["object", "set", "complex", "surrogate", "bytes in list", "tuple as key"]
-    + ["ring", "deep", "huge number in list"],
+    ids=range(9),
 )
 def test_what_has_no_text_form_is_refused(content: Any, told: str) -> None:
     """Content that cannot be sent is refused, and the text says why."""
@@ -151,8 +160,14 @@ def test_raw_content_is_free(content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"$CHNAME$", b"$CHNAME$ x", b"$CLTHELLO$ {}", b"$USRCLOSE$", b"$DH_NUMS$"]
-    + [b"$" + b"A" * 32 + b"$"],
+    [
+        b"$CHNAME$",
+        b"$CHNAME$ x",
+        b"$CLTHELLO$ {}",
+        b"$USRCLOSE$",
+        b"$DH_NUMS$",
+        b"$" + b"A" * 32 + b"$",
+    ],
 )
 def test_raw_content_is_no_word_of_ours(content: bytes) -> None:
     """Raw content that a peer would obey is refused before it is sent."""
@@ -162,8 +177,10 @@ def test_raw_content_is_no_word_of_ours(content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [None, "", "Ada", "a" * 255, "é" * 127, "👩\u200d🚀", "e\u0301", "é", "a b"]
-    + ["\u202e", "\xa0", "\ue000"],
+    [
+        *(None, "", "Ada", "a" * 255, "é" * 127, "👩\u200d🚀", "e\u0301", "é", "a b"),
+        *("\u202e", "\xa0", "\ue000"),
+    ],
 )
 def test_a_name_is_any_printable_text(name: str | None) -> None:
     """A name is kept as it is: no case, no form of é, no space is changed (F50)."""
@@ -186,7 +203,7 @@ def test_a_name_is_any_printable_text(name: str | None) -> None:
         ("\x85", "no control characters"),
         ("\x9f", "no control characters"),
         ("\ud800", "no control characters"),
-        ("\udfff", "no control characters"),
+        ("x\udfff", "no control characters"),
         ("a" * 256, "a name or group has at most 255 bytes"),
         ("é" * 128, "a name or group has at most 255 bytes"),
     ],
@@ -200,7 +217,7 @@ def test_what_is_no_name_is_refused(name: object, told: str) -> None:
 
 def test_a_name_of_any_length() -> None:
     """0 switches the limit off."""
-    assert "a" * 1000 == check_name("a" * 1000, 0)
+    assert check_name("a" * 1000, 0) == "a" * 1000
 
 
 @given(st.text())
@@ -215,6 +232,17 @@ def test_a_name_that_passes_can_be_sent(name: str) -> None:
     assert not set(checked) & {chr(code) for code in [*range(32), *range(127, 160)]}
 
 
+def test_a_name_of_a_mebibyte_is_refused_in_no_time() -> None:
+    """A name far over the limit is refused before its letters are looked at."""
+    name = "\u202e" * MIB
+    began = time.perf_counter()
+
+    with pytest.raises(InvalidName):
+        check_name(name, 255)
+
+    assert time.perf_counter() - began < 0.05
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -223,7 +251,6 @@ def test_a_name_that_passes_can_be_sent(name: str) -> None:
         lambda: prefix_of("$$" + "\n$$" * (MIB // 3)),
         lambda: check_content(b"$" + b"A" * MIB),
         lambda: check_content(b"$" * MIB),
-        lambda: check_name("\u202e" * (MIB // 3), 0),
         lambda: check_name("a" * MIB, 0),
     ],
 )

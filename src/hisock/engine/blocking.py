@@ -10,17 +10,19 @@ __all__ = ("ClientEngine",)
 import logging
 import os
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
-from hisock.engine.calls import COALESCE, FLUSH_SIZE, Runner, explain_conversion
+from hisock.engine.calls import Runner, explain_conversion
+from hisock.engine.inbox import Inbox
 from hisock.engine.link import Link
+from hisock.engine.post import FLUSH_SIZE, Post
+from hisock.engine.sharing import SharedPump
 from hisock.engine.threads import StateLock, Turn, say_goodbye_at_exit
-from hisock.engine.waiting import Waiter, wait_for_room
+from hisock.engine.waiting import wait_for_room
 from hisock.errors import (
     ClientDisconnected,
     Overloaded,
@@ -75,10 +77,8 @@ class ClientEngine:
         self.limits = limits
         self.pid = os.getpid()
         self.turn = Turn("update")
-        self.unsent: list[Link] = []
         self.cache: deque[dict[str, bytes]] = deque(maxlen=max(0, cache_size))
         self._lock = StateLock()
-        self._runner = Runner(self.table, self, by_client=False)
         self._name = name
         self._header_len = header_len
         self._headers: dict[int, bytes] = {}
@@ -87,21 +87,16 @@ class ClientEngine:
         connection = Connection(limits, time.monotonic(), header_len=header_len)
         address: Address = sock.getpeername()[:2]
         self.own_address: Address = sock.getsockname()[:2]
-        self._waiter = Waiter(sock)
         self._link = Link(sock, connection, Outbox(limits.outbox), address)
-        self._current: Messages | None = None
-        self._mark = 0.0
+        self._pump = SharedPump(self._link, self._lock)
+        self._outgoing = Post(self._lock, self.turn, (), lambda link: None)
+        self._runner = Runner(self.table, self, self._outgoing, by_client=False)
         self._batch: list[bytes] | None = None
         self._batch_size = 0
-        self._unclaimed: deque[bytes] = deque()
-        self._unclaimed_size = 0
+        self._unclaimed = Inbox(limits)
         self._over: Closed | None = None
         self._is_usable = True
         self._closed = False
-        self._pumping = threading.RLock()
-        self._news = threading.Condition(threading.Lock())
-        self._news_count = 0
-        self._waiting = 0
         if cache_size > 0:
             self.table.tap()
         say_goodbye_at_exit(self)
@@ -139,18 +134,18 @@ class ClientEngine:
     def _turn(self, wait: bool, timeout: float | None) -> None:
         end = None if timeout is None else time.monotonic() + timeout
         try:
-            seen = self._news_count
+            seen = self._pump.news
             if not wait:
-                self._pump(0.0, seen)
+                self._pump.pump(0.0, seen)
             while not self._dispatch() and not self._closed:
                 self._check_over()
                 left = None if end is None else end - time.monotonic()
                 if not wait or (left is not None and left <= 0):
                     break
-                self._pump(left, seen)
-                seen = self._news_count
+                self._pump.pump(left, seen)
+                seen = self._pump.news
         finally:
-            self._current = None
+            self._outgoing.end()
             self._flush_unsent()
 
     def _check_over(self) -> None:
@@ -158,58 +153,6 @@ class ClientEngine:
         if over is not None:
             text = f"{self._name} is disconnected: {over.reason}"
             raise ClientDisconnected(text) from over.error
-
-    def _pump(self, timeout: float | None, seen: int) -> None:
-        """Wait for something new and read it, or let another thread do that.
-
-        Args:
-            timeout: Seconds to wait at most.
-            seen: ``_news_count`` from before the caller looked for what it wants.
-        """
-        if self._pumping.acquire(False):
-            self._pump_mine(timeout, seen)
-            return
-        with self._news:
-            self._waiting += 1
-        try:
-            # From here on whoever lets the pump go tells us, so look once more.
-            if self._pumping.acquire(blocking=False):
-                self._pump_mine(timeout, seen)
-                return
-            with self._news:
-                self._news.wait_for(lambda: self._news_count != seen, timeout)
-        finally:
-            with self._news:
-                self._waiting -= 1
-
-    def _pump_mine(self, timeout: float | None, seen: int) -> None:
-        link = self._link
-        try:
-            if self._news_count == seen and self._waiter.wait(
-                timeout, writing=link.outbox.size > 0
-            ):
-                self._lock.run(self._read)
-                self._news_count += 1
-        finally:
-            self._pumping.release()
-            if self._waiting:
-                self._announce()
-
-    def _announce(self) -> None:
-        """Wake the threads that wait for news; they look for themselves."""
-        if self._waiting:
-            with self._news:
-                self._news_count += 1
-                self._news.notify_all()
-
-    def _read(self) -> None:
-        link = self._link
-        if link.outbox.size:
-            link.flush()
-        if not link.is_over:
-            link.read()
-            if not link.is_open:
-                link.settle()
 
     def _dispatch(self) -> bool:
         """Run everything that was read; whether a handler ran."""
@@ -233,12 +176,12 @@ class ClientEngine:
         if not inbox:
             return None
         if isinstance(inbox[0], Messages):
-            self._current = inbox[0]
+            self._outgoing.begin(inbox[0])
             return inbox[0]
         return inbox.pop(0)
 
     def _done_with(self, event: Messages) -> None:
-        self._current = None
+        self._outgoing.end()
         inbox = self._link.inbox
         if inbox and inbox[0] is event:
             del inbox[0]
@@ -247,19 +190,11 @@ class ClientEngine:
         """The server ended the connection; whether a handler was told."""
         self._over = closed
         self._is_usable = False
-        self._announce()
+        self._pump.announce()
         _log.info("%s is disconnected: %s", self._name, closed.reason)
         self._lock.run(self._link.settle)
-        self._drop()
+        self._pump.drop()
         return self._call_event("force_disconnect")
-
-    def _drop(self) -> None:
-        """Close the socket; whoever waits for it in another thread wakes up first."""
-        sock = self._link.sock
-        with suppress(OSError):  # it is not connected any more
-            sock.shutdown(socket.SHUT_RDWR)
-        with self._pumping:
-            self._lock.run(self._link.drop)
 
     # --- what the runner asks --------------------------------------------------
 
@@ -285,17 +220,10 @@ class ClientEngine:
 
     def unclaimed(self, link: Link, body: bytes) -> bool:
         """Keep a message without a handler for ``recv_raw``."""
-        limits = self.limits
-        self._unclaimed.append(body)
-        self._unclaimed_size += len(body)
-        while (0 < limits.unclaimed_messages < len(self._unclaimed)) or (
-            0 < limits.unclaimed < self._unclaimed_size and len(self._unclaimed) > 1
-        ):
-            lost = self._unclaimed.popleft()
-            self._unclaimed_size -= len(lost)
+        for lost in self._lock.run(self._unclaimed.add, body) or ():
             text = unknown_command(self.table, lost)
             _log.warning("dropped a message that nobody received: %s", text)
-        self._announce()
+        self._pump.announce()
         return False
 
     def seen(self, link: Link, body: bytes) -> bool:
@@ -315,11 +243,6 @@ class ClientEngine:
     def broken(self, link: Link, error: RemoteProtocolError) -> None:
         """End a connection on which a reserved message was none."""
         self._lock.run(self._end, str(error), error)
-
-    def flush_due(self) -> None:
-        """Write what handlers sent, once it has waited long enough."""
-        if time.monotonic() - self._mark > COALESCE:
-            self._flush_unsent()
 
     def _call_event(self, event: str, *arguments: Any) -> bool:
         entry = self.table.event(event)
@@ -357,7 +280,7 @@ class ClientEngine:
         with lock.reading:
             free = (
                 self._is_usable
-                and self._current is None
+                and self._outgoing.current is None
                 and not (link.outbox.size or lock.is_busy or link.is_torn)
             )
             if free:
@@ -430,7 +353,7 @@ class ClientEngine:
     def _see_off(self) -> None:
         """Wait until what could not be written at once is, where one may wait: nobody
         else will do it while the program does other things."""
-        if self._link.outbox.size and self._waits and not self.unsent:
+        if self._link.outbox.size and self._waits and not self._outgoing.unsent:
             self._drain(STALL)
 
     def _raise_closed(self) -> None:
@@ -438,32 +361,12 @@ class ClientEngine:
         raise ClientDisconnected(f"{self._name} was closed by this program")
 
     def _post(self, data: bytes) -> None:
-        link = self._link
-        current = self._current
-        if (
-            current is not None
-            and self.turn.is_mine
-            and current.place < len(current.bodies)
-        ):
-            link.outbox.append(data)
-            if not self.unsent:
-                self.unsent.append(link)
-            late = time.monotonic() - self._mark > COALESCE
-            if late or link.outbox.size >= FLUSH_SIZE:
-                self._flush_now()
-        else:
-            link.send(data)
-
-    def _flush_now(self) -> None:
-        self.unsent.clear()
-        self._link.flush()
-        self._mark = time.monotonic()
+        self._outgoing.write(self._link, data)
 
     def _flush_unsent(self) -> None:
-        if self.unsent:
-            self._lock.run(self._flush_now)
-            if self._waits and self._link.outbox.size:
-                self._drain(STALL)
+        if self._outgoing.unsent:
+            self._outgoing.flush()
+            self._see_off()
 
     def _wait_for_room(self) -> None:
         if not self._waits:
@@ -492,7 +395,7 @@ class ClientEngine:
             reading = link.is_open and self._queued() < self.limits.queue
             part = min(0.1, patience)
             if reading:
-                self._pump(part, self._news_count)
+                self._pump.pump(part, self._pump.news)
             else:
                 wait_for_room(link.sock, part)
             self._lock.run(link.flush)
@@ -523,12 +426,11 @@ class ClientEngine:
             RequestTimeout: It did not come in time.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        if self.unsent:
-            self._flush_unsent()
+        self._flush_unsent()
         link = self._link
         while True:
-            seen = self._news_count
-            if link.inbox or self._unclaimed or self._current is not None:
+            seen = self._pump.news
+            if link.inbox or self._unclaimed or self._outgoing.current is not None:
                 body: bytes | None = self._lock.run(self._find_unclaimed, wanted)
                 if body is not None:
                     return body
@@ -538,16 +440,14 @@ class ClientEngine:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 raise RequestTimeout(f"nothing came within {timeout:g} s")
-            self._pump(left, seen)
+            self._pump.pump(left, seen)
 
     def _find_unclaimed(self, wanted: Callable[[bytes], bool] | None) -> bytes | None:
         """Take the first message that nobody handles; in order of arrival."""
-        for index, body in enumerate(self._unclaimed):
-            if wanted is None or wanted(body):
-                del self._unclaimed[index]
-                self._unclaimed_size -= len(body)
-                return body
-        if self._current is not None and not self.turn.is_mine:
+        kept = self._unclaimed.take(wanted)
+        if kept is not None:
+            return kept
+        if self._outgoing.current is not None and not self.turn.is_mine:
             return None  # the other thread's turn sorts out what it has begun
         for event in self._link.inbox:
             if isinstance(event, Messages):
@@ -562,7 +462,7 @@ class ClientEngine:
         """Take one body out of the middle of what a read brought."""
         event.size -= len(event.bodies[index])
         del event.bodies[index]
-        if event is not self._current and not event.bodies:
+        if event is not self._outgoing.current and not event.bodies:
             self._link.inbox.remove(event)
 
     def _is_unclaimed(self, body: bytes) -> bool:
@@ -612,9 +512,9 @@ class ClientEngine:
             left = end - time.monotonic()
             if left <= 0:
                 break
-            self._pump(left, self._news_count)
-        self._drop()
-        self._announce()
+            self._pump.pump(left, self._pump.news)
+        self._pump.drop()
+        self._pump.announce()
 
     def abandon(self) -> None:
         """Say goodbye without waiting: the interpreter or the object ends."""

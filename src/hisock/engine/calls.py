@@ -5,33 +5,21 @@ Knows neither sockets nor locks; what happens around a call is asked of an ``Own
 
 from __future__ import annotations
 
-__all__ = ("COALESCE", "FLUSH_SIZE", "Owner", "Runner", "explain_conversion")
+__all__ = ("Owner", "Runner", "explain_conversion")
 
-from collections.abc import Sized
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from hisock.engine.link import Link
+from hisock.engine.post import Post
 from hisock.errors import ConversionError, RemoteProtocolError
 from hisock.handlers.dispatch import Call, NoHandler, resolve
 from hisock.handlers.table import HandlerEntry, HandlerTable
 from hisock.session.connection import Messages
 from hisock.wire.frames import Frame
 
-#: Seconds that what a handler sent may wait for the rest of its batch.
-COALESCE: Final = 0.001
-#: Bytes for one peer that do not wait for the rest of the batch.
-FLUSH_SIZE: Final = 64 * 1024
-
 
 class Owner(Protocol):
     """What a runner asks of the engine around it."""
-
-    @property
-    def unsent(self) -> Sized:
-        """Links whose sends wait for the end of the batch; mostly none."""
-
-    def flush_due(self) -> None:
-        """Write what waits in ``unsent`` if it has waited long enough."""
 
     def control(self, link: Link, frame: Frame) -> bool:
         """Act on a frame that is not a message; whether a handler ran."""
@@ -55,14 +43,18 @@ class Runner:
     Args:
         table: The handlers.
         owner: The engine.
+        post: What the handlers send.
         by_client: Whether the messages come from a client, that is: on a server.
     """
 
-    __slots__ = ("_by_client", "_owner", "_table")
+    __slots__ = ("_by_client", "_owner", "_post", "_table")
 
-    def __init__(self, table: HandlerTable, owner: Owner, *, by_client: bool) -> None:
+    def __init__(
+        self, table: HandlerTable, owner: Owner, post: Post, *, by_client: bool
+    ) -> None:
         self._table = table
         self._owner = owner
+        self._post = post
         self._by_client = by_client
 
     def run_messages(self, link: Link, messages: Messages, client: Any) -> bool:
@@ -72,7 +64,7 @@ class Runner:
         the message that raised it. (Hot path: bench/one_way.py.)
         """
         find = self._table.direct.get
-        unsent = self._owner.unsent
+        unsent = self._post.unsent
         ran = False
         body = b""
         for body in messages.rest:
@@ -88,7 +80,7 @@ class Runner:
                 except Exception as error:
                     self._failed(link, body, error)
             if unsent:
-                self._owner.flush_due()
+                self._post.flush_due()
         return ran
 
     def _run_other(self, link: Link, body: bytes, client: Any) -> bool:

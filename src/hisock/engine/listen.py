@@ -107,7 +107,7 @@ class Pump:
             self._forget(link)
         self._drive.close()
 
-    def _on_accept(self, _: None) -> None:
+    def _on_accept(self, nothing: None) -> None:
         for _ in range(_ACCEPT_AT_ONCE):
             try:
                 sock, address = self._listener.accept()

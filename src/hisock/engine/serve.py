@@ -14,12 +14,12 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable
-from operator import length_hint
 from typing import Any, Final, Literal
 
-from hisock.engine.calls import COALESCE, FLUSH_SIZE, Runner, explain_conversion
+from hisock.engine.calls import Runner, explain_conversion
 from hisock.engine.link import Link
 from hisock.engine.listen import Pump
+from hisock.engine.post import Post
 from hisock.engine.threads import StateLock, Turn, say_goodbye_at_exit
 from hisock.engine.waiting import wait_for_room
 from hisock.errors import (
@@ -87,16 +87,14 @@ class ServerEngine:
         self.limits = limits
         self.pid = os.getpid()
         self.turn = Turn("run")
-        self.unsent: dict[Link, None] = {}
         self._lock = StateLock()
         self._pump = Pump(listener, limits, self._lock)
-        self._runner = Runner(self.table, self, by_client=True)
+        self._outgoing = Post(self._lock, self.turn, self._pump.ready, self._settle)
+        self._runner = Runner(self.table, self, self._outgoing, by_client=True)
         self._name = name
         self._capacity = max_connections or limits.connections
         self._raises = errors == "raise"
         self._roster = roster
-        self._current: Messages | None = None
-        self._mark = 0.0
         self._closing = False
         self._give_up = 0.0
         self._finished = threading.Event()
@@ -141,8 +139,7 @@ class ServerEngine:
                     break
                 self._pump.step(wait=True, timeout=left)
         finally:
-            if self.unsent:
-                self._lock.run(self._flush_unsent)
+            self._outgoing.flush()
         if self._closing:
             self._finish()
 
@@ -150,7 +147,6 @@ class ServerEngine:
         """Run everything that was read; whether a handler ran."""
         ready = self._pump.ready
         ran = False
-        self._mark = time.monotonic()
         while ready:
             link = ready[0]
             inbox = link.inbox
@@ -159,27 +155,26 @@ class ServerEngine:
                 if not isinstance(event, Messages):
                     if self._happened(link, event):
                         ran = True
-                elif self._run_messages(link, event):
-                    ran = True
+                    continue
+                link.running = event
+                self._outgoing.begin(event)
+                try:
+                    if self._runner.run_messages(link, event, link.info):
+                        ran = True
+                except BaseException:
+                    # What was not run yet is run in the next turn.
+                    inbox.insert(0, event)
+                    raise
+                finally:
+                    self._outgoing.end()
+                    link.running = None
             link.is_ready = False
             ready.popleft()
             if inbox and not link.is_ready:  # another thread ended it just now
                 link.is_ready = True
                 ready.append(link)
-        if self.unsent:
-            self._lock.run(self._flush_unsent)
+        self._outgoing.flush()
         return ran
-
-    def _run_messages(self, link: Link, messages: Messages) -> bool:
-        self._current = link.running = messages
-        try:
-            return self._runner.run_messages(link, messages, link.info)
-        except BaseException:
-            # What was not run yet is run in the next turn.
-            link.inbox.insert(0, messages)
-            raise
-        finally:
-            self._current = link.running = None
 
     def _happened(self, link: Link, event: Opened | Closed) -> bool:
         if isinstance(event, Opened):
@@ -326,11 +321,6 @@ class ServerEngine:
         """End a client that sent a reserved message that is none."""
         self._lock.run(self._end_link, link, str(error))
 
-    def flush_due(self) -> None:
-        """Write what handlers sent, once it has waited long enough."""
-        if time.monotonic() - self._mark > COALESCE:
-            self._lock.run(self._flush_unsent)
-
     def _call_event(self, link: Link, event: str, *arguments: Any) -> bool:
         """Call the handler of a reserved event, if there is one."""
         entry = self.table.event(event)
@@ -340,8 +330,8 @@ class ServerEngine:
             entry.call(*arguments)
         except Exception as error:
             self.failed(link, entry, error)
-        if self.unsent:
-            self.flush_due()
+        if self._outgoing.unsent:
+            self._outgoing.flush_due()
         return True
 
     # --- sending ---------------------------------------------------------------
@@ -446,44 +436,9 @@ class ServerEngine:
         self._post_frame(link, header(len(body), link.connection.header_len) + body)
 
     def _post_frame(self, link: Link, frame: bytes) -> None:
-        """Write to one client, now or with the rest of what this batch sends."""
-        connection = link.connection
-        if not connection.is_open:
-            return
-        if self._more_waits():
-            self._defer(link, frame)
-            return
-        link.send(frame)
-        if link.outbox.size or not connection.is_open:
-            self._settle(link)
-
-    def _defer(self, link: Link, frame: bytes) -> None:
-        outbox = link.outbox
-        outbox.append(frame)
-        self.unsent[link] = None
-        if outbox.size >= FLUSH_SIZE:
-            link.flush()
-            if outbox.size or not link.is_open:
-                self._settle(link)
-        elif time.monotonic() - self._mark > COALESCE:
-            self._flush_unsent()
-
-    def _more_waits(self) -> bool:
-        """Whether this is a handler, and more messages of its batch wait to be run."""
-        current = self._current
-        if current is None or not (
-            length_hint(current.rest) or len(self._pump.ready) > 1
-        ):
-            return False
-        return self.turn.is_mine
-
-    def _flush_unsent(self) -> None:
-        for link in self.unsent:
-            link.flush()
-            if link.outbox.size or not link.is_open:
-                self._settle(link)
-        self.unsent.clear()
-        self._mark = time.monotonic()
+        # A client whose end has begun hears no more, and that is no error.
+        if link.connection.is_open:
+            self._outgoing.write(link, frame)
 
     def _settle(self, link: Link) -> None:
         """See to a link that is behind or ended; the turning thread does the rest."""

@@ -46,14 +46,14 @@ class Waiter:
                 return True
         if _SLICE is not None:
             return self._wait_in_slices(timeout, _SLICE)
-        return bool(self._poll(timeout))
+        return bool(self._poll(timeout if timeout is None else _to_poll(timeout)))
 
     def _wait_in_slices(self, timeout: float | None, part: float) -> bool:
         assert self._poll is not None
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             left = part if end is None else min(part, max(0.0, end - time.monotonic()))
-            if self._poll(left):
+            if self._poll(_to_poll(left)):
                 return True
             if end is not None and time.monotonic() >= end:
                 return False
@@ -72,10 +72,10 @@ if hasattr(select, "poll"):
         # select.select ends at descriptor 1,023; poll does not.
         poller = select.poll()
         poller.register(sock, select.POLLIN | (select.POLLOUT if writing else 0))
-        poll = poller.poll
-        return lambda timeout: poll(
-            None if timeout is None else math.ceil(timeout * 1000)
-        )
+        return poller.poll
+
+    def _to_poll(timeout: float) -> float:
+        return math.ceil(timeout * 1000)
 
 else:
 
@@ -89,3 +89,6 @@ else:
             return any(ready)
 
         return poll
+
+    def _to_poll(timeout: float) -> float:
+        return timeout

@@ -1,0 +1,107 @@
+"""When a send leaves: at once, or with the rest of what a batch of handlers sends.
+
+One rule for servers and clients. Everything but ``flush_due`` is called under the lock.
+"""
+
+from __future__ import annotations
+
+__all__ = ("FLUSH_SIZE", "Post")
+
+import time
+from collections.abc import Callable, Sized
+from operator import length_hint
+from typing import Final
+
+from hisock.engine.link import Link
+from hisock.engine.threads import StateLock, Turn
+from hisock.session.connection import Messages
+
+#: Seconds that what a handler sent may wait for the rest of its batch.
+COALESCE: Final = 0.001
+#: Bytes for one peer that do not wait for the rest of the batch.
+FLUSH_SIZE: Final = 64 * 1024
+
+
+class Post:
+    """What handlers send, collected while further messages of their batch wait.
+
+    Args:
+        lock: Guards the links.
+        turn: Who runs the handlers; only their own sends are collected.
+        ready: Links whose messages wait; more than one means that others wait, too.
+        behind: Called with a link that has more to write than it took, or ended.
+
+    Attributes:
+        current: The messages whose handlers run.
+        unsent: Links with something collected; empty most of the time.
+    """
+
+    __slots__ = ("_behind", "_lock", "_mark", "_ready", "_turn", "current", "unsent")
+
+    def __init__(
+        self,
+        lock: StateLock,
+        turn: Turn,
+        ready: Sized,
+        behind: Callable[[Link], None],
+    ) -> None:
+        self._lock = lock
+        self._turn = turn
+        self._ready = ready
+        self._behind = behind
+        self._mark = 0.0
+        self.current: Messages | None = None
+        self.unsent: dict[Link, None] = {}
+
+    def begin(self, messages: Messages) -> None:
+        """The handlers of these messages run from now on."""
+        self.current = messages
+        if not self.unsent and (len(messages.bodies) > 1 or len(self._ready) > 1):
+            self._mark = time.monotonic()
+
+    def end(self) -> None:
+        """They have run."""
+        self.current = None
+
+    def write(self, link: Link, frame: bytes) -> None:
+        """Send a frame to a link that is open."""
+        current = self.current
+        if (
+            current is not None
+            and (length_hint(current.rest) or len(self._ready) > 1)
+            and self._turn.is_mine
+        ):
+            self._collect(link, frame)
+            return
+        link.send(frame)
+        if link.outbox.size or not link.connection.is_open:
+            self._behind(link)
+
+    def _collect(self, link: Link, frame: bytes) -> None:
+        link.outbox.append(frame)
+        self.unsent[link] = None
+        if link.outbox.size >= FLUSH_SIZE:
+            self._flush_link(link)
+        elif time.monotonic() - self._mark > COALESCE:
+            self._flush()
+
+    def flush_due(self) -> None:
+        """Write what was collected, if it has waited long enough; takes the lock."""
+        if time.monotonic() - self._mark > COALESCE:
+            self._lock.run(self._flush)
+
+    def flush(self) -> None:
+        """Write what was collected; takes the lock."""
+        if self.unsent:
+            self._lock.run(self._flush)
+
+    def _flush(self) -> None:
+        for link in self.unsent:
+            self._flush_link(link)
+        self.unsent.clear()
+        self._mark = time.monotonic()
+
+    def _flush_link(self, link: Link) -> None:
+        link.flush()
+        if link.outbox.size or not link.connection.is_open:
+            self._behind(link)

@@ -1,0 +1,84 @@
+"""What an import costs and what it must not bring along, in fresh processes."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code: str) -> str:
+    """Run code in a bare interpreter and return what it prints."""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    return result.stdout
+
+
+def modules_after(statement: str) -> set[str]:
+    """The modules that a statement leaves in ``sys.modules``."""
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(list(sys.modules)))"
+    return set(json.loads(run(code)))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import hisock",
+        "from hisock import connect",
+        "from hisock import start_server",
+        "from hisock import utils",
+    ],
+)
+def test_the_library_brings_nothing_third_party(statement: str) -> None:
+    """Whatever is imported of it, all else comes from the standard library."""
+    bare = modules_after("pass")
+    for name in modules_after(statement) - bare:
+        root = name.split(".")[0]
+        assert root == "hisock" or root in sys.stdlib_module_names, name
+
+
+@pytest.mark.parametrize("name", ["connect", "start_server", "threaded_connect"])
+def test_no_face_of_this_version_brings_asyncio(name: str) -> None:
+    """The blocking client, and the server turned by hand, need no asyncio."""
+    assert "asyncio" not in modules_after(f"from hisock import {name}")
+
+
+def test_a_bare_import_brings_only_the_front_door() -> None:
+    """``import hisock`` loads nothing that is not used yet."""
+    new = modules_after("import hisock") - modules_after("pass")
+    assert new - {"__future__"} == {"hisock", "hisock.constants"}
+
+
+def cost(statement: str, before: str = "pass") -> float:
+    """Milliseconds of a statement, the median of fresh processes."""
+    code = (
+        f"{before}\nimport time\nbegan = time.perf_counter()\n{statement}\n"
+        "print((time.perf_counter() - began) * 1000)"
+    )
+    return statistics.median(float(run(code)) for _ in range(5))
+
+
+def test_import_is_quick() -> None:
+    """``import hisock`` at most 5 ms, a client 40 ms, a server 60 ms over Python."""
+    assert cost("import hisock") <= 5
+    assert cost("from hisock import connect") <= 40
+    assert cost("from hisock import start_server") <= 60
+
+
+def test_every_public_name_is_there() -> None:
+    """Each name of the front door can be had, and a wrong one is an AttributeError."""
+    assert run(
+        "import hisock\n"
+        "print(all(getattr(hisock, name) is not None for name in hisock.__all__))\n"
+        "print(set(hisock.__all__) <= set(dir(hisock)))\n"
+        "try: hisock.conect\n"
+        "except AttributeError as error: print(error)"
+    ).splitlines() == ["True", "True", "module 'hisock' has no attribute 'conect'"]

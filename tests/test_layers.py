@@ -1,0 +1,142 @@
+"""Who may import whom, as data; the picture in ``docs/design.md`` is this table."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hisock
+
+PACKAGE = Path(hisock.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+#: Layer → the layers of hisock it may import from. Longest name first decides.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "_near": set(),
+    "types": {"errors"},
+    "constants": set(),
+    "wire": {"errors", "types", "wire"},
+    "session": {"wire", "errors", "types", "session"},
+    "handlers": {"errors", "types", "_near", "wire", "handlers"},
+    "hub": {"session", "wire", "errors", "types", "_near", "hub"},
+    "engine": {"hub", "handlers", "session", "wire", "errors", "types", "engine"},
+    "server": {"engine", "handlers", "wire", "errors", "types"},
+    "client": {"engine", "handlers", "wire", "errors", "types"},
+    "utils": {"errors", "types", "wire"},
+    "cli": {"hisock", "cli", "constants"},
+    "__main__": {"cli"},
+    "__init__": {"constants"},
+}
+#: What handlers, hub and engine use of the wire is its vocabulary, not its bytes.
+RULES = {"wire", "session", "handlers", "hub"}
+IO = {"socket", "select", "selectors", "asyncio", "threading", "ssl", "multiprocessing"}
+CLOCK_AND_CHANCE = {"time", "random", "secrets", "os", "datetime"}
+#: Only the command line needs anything that is not in the standard library.
+THIRD_PARTY = {"typer": {"cli"}, "rich": {"cli"}}
+
+
+def layer_of(path: Path) -> str:
+    """The first folder of a module, or its name at the root."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it, except for type checkers."""
+    for node in ast.walk(_without_type_checking(ast.parse(path.read_text()))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path.name}: relative import"
+            yield node.module or ""
+
+
+def _without_type_checking(tree: ast.Module) -> ast.Module:
+    tree.body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
+    return tree
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_downwards_only(path: Path) -> None:
+    """A module imports only from the layers below it."""
+    layer = layer_of(path)
+    for name in imports_of(path):
+        if name.split(".")[0] == "hisock":
+            target = name.split(".")[1] if "." in name else "hisock"
+            assert target in MAY_IMPORT[layer], f"{layer} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_rules_do_no_io_and_have_no_clock(path: Path) -> None:
+    """Below the engine nobody touches sockets, threads, clocks or chance."""
+    found = {name.split(".")[0] for name in imports_of(path)}
+    if layer_of(path) in RULES:
+        assert not found & (IO | CLOCK_AND_CHANCE)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_third_party_only_where_it_is_allowed(path: Path) -> None:
+    """What is not in the standard library is imported by the command line alone."""
+    import sys
+
+    for name in imports_of(path):
+        root = name.split(".")[0]
+        if root != "hisock" and root not in sys.stdlib_module_names:
+            assert layer_of(path) in THIRD_PARTY.get(root, set()), f"imports {root}"
+
+
+def test_every_layer_has_its_row() -> None:
+    """The table names exactly the layers that there are."""
+    assert {layer_of(path) for path in MODULES} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in MODULES
+        if layer_of(path) in {"client", "engine", *RULES, "errors", "types"}
+    ],
+    ids=lambda p: str(p.relative_to(PACKAGE)),
+)
+def test_the_blocking_client_has_no_way_to_asyncio(path: Path) -> None:
+    """Neither the client nor anything below it imports asyncio."""
+    assert "asyncio" not in {name.split(".")[0] for name in imports_of(path)}
+
+
+def test_files_and_functions_stay_small() -> None:
+    """No file over 600 lines, no function over 60."""
+    for path in MODULES:
+        text = path.read_text()
+        assert text.count("\n") <= 600, path.name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                assert length <= 60, f"{path.name}: {node.name} has {length} lines"
+
+
+def test_nothing_is_executed_that_came_from_outside() -> None:
+    """No pickle, marshal, eval or exec anywhere (CWE-502, CWE-95)."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in {"eval", "exec", "compile", "__import__"}
+        assert not set(imports_of(path)) & {"pickle", "marshal", "shelve", "yaml"}
+
+
+def test_the_library_never_prints() -> None:
+    """Only the prompts of 1.1 and the command line write to the terminal."""
+    for path in MODULES:
+        if layer_of(path) in {"cli", "utils"}:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in {"print", "input"}, path.name
