@@ -29,11 +29,6 @@ def test_the_nearest_name_is_proposed(
     assert expected == did_you_mean(wrong, known)
 
 
-def test_what_is_no_text_proposes_nothing() -> None:
-    """An error about something that is no text stays that error."""
-    assert did_you_mean(12, ["message"]) == ""  # type: ignore[arg-type]  # the test
-
-
 def test_a_proposal_costs_little_however_many_names_there_are() -> None:
     """A client may ask for a name that nobody has: that costs no server seconds."""
     chance = random.Random(1)

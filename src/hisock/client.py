@@ -255,7 +255,11 @@ class ThreadedHiSockClient(HiSockClient):
         self._driver = Driver(str(self), self._step, self._finish_thread)
 
     def __enter__(self) -> Self:
-        self.start_client()
+        try:
+            self.start_client()
+        except BaseException:  # Ctrl-C, just when the thread began
+            self.stop_client()
+            raise
         return self
 
     def __exit__(

@@ -269,7 +269,11 @@ class ThreadedHiSockServer(HiSockServer):
         self._driver = Driver(str(self), self._step, self._finish_thread)
 
     def __enter__(self) -> Self:
-        self.start_server()
+        try:
+            self.start_server()
+        except BaseException:  # Ctrl-C, just when the thread began
+            self.stop_server()
+            raise
         return self
 
     def __exit__(

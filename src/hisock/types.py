@@ -15,8 +15,16 @@ Address: TypeAlias = tuple[str, int]
 
 #: What a message may carry; everything but ``bytes`` travels as text.
 Sendable: TypeAlias = (
-    "bytes | bytearray | memoryview | str | int | float | list[Any] | "
-    "tuple[Any, ...] | dict[str, Any] | None"
+    bytes
+    | bytearray
+    | memoryview
+    | str
+    | int
+    | float
+    | list[Any]
+    | tuple[Any, ...]
+    | dict[str, Any]
+    | None
 )
 
 #: A handler keeps its own type when it is decorated.
@@ -99,5 +107,5 @@ class Limits:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise InvalidOption(f"Limits.{field} is a number, not {value!r}")
-            if value < 0:
+            if not value >= 0:  # and so no NaN
                 raise InvalidOption(f"Limits.{field} is 0 (off) or more, not {value}")

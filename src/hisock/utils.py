@@ -138,7 +138,7 @@ def iptup_to_str(formatted_tuple: Address) -> str:
         InvalidAddress: It is not of that form (a ``ValueError``).
     """
     match formatted_tuple:
-        case (str() as host, int() as port):
+        case (str() as host, int() as port) if not isinstance(port, bool):
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         case _:
             raise InvalidAddress(f"an address is (ip, port), not {formatted_tuple!r}")

@@ -591,12 +591,11 @@ def test_atexit_server_program_says_goodbye(ending: str) -> None:
     """However a program ends, its server tells every client."""
     _skip_without_ctrl_c(ending)
     text = SERVER_PROGRAM.format(ending=ENDINGS[ending])
-    with program(text) as (process, line):
-        with Raw.call((HOST, int(line))) as peer:
-            peer.send(frame(hello()))
-            assert "bad" in process.stdout.readline()
-            end_program(process, ending)
-            assert peer.take_all() == frame(SERVER_GOODBYE)
+    with program(text) as (process, line), Raw.call((HOST, int(line))) as peer:
+        peer.send(frame(hello()))
+        assert "bad" in process.stdout.readline()
+        end_program(process, ending)
+        assert peer.take_all() == frame(SERVER_GOODBYE)
 
 
 @pytest.mark.parametrize("ending", ["exception", "Ctrl-C"])

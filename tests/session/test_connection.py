@@ -448,7 +448,6 @@ def expire(connection: Connection, now: float) -> list[Event]:
 
 STEPS: dict[Input, Step] = {
     Input.HELLO: lambda connection, now: connection.feed(hello(), now),
-    Input.BYTES: lambda connection, now: connection.feed(b"4", now),
     Input.VIOLATION: lambda connection, now: connection.feed(b"x", now),
     Input.EOF: lambda connection, now: connection.feed_eof(now),
     Input.LOST: lambda connection, now: connection.lost("lost", now),

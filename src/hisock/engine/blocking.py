@@ -10,10 +10,11 @@ __all__ = ("ClientEngine",)
 import logging
 import os
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from hisock.engine.calls import Runner, explain_conversion
@@ -21,7 +22,12 @@ from hisock.engine.inbox import Inbox
 from hisock.engine.link import Link
 from hisock.engine.post import FLUSH_SIZE, Post
 from hisock.engine.sharing import SharedPump
-from hisock.engine.threads import StateLock, Turn, say_goodbye_at_exit
+from hisock.engine.threads import (
+    StateLock,
+    Turn,
+    say_goodbye_at_exit,
+    set_loop_aside,
+)
 from hisock.engine.waiting import wait_for_room
 from hisock.errors import (
     ClientDisconnected,
@@ -45,6 +51,16 @@ _HEADERS_KEPT: Final = 4096
 _ENDED: Final = "the server ended the connection"
 
 _log = logging.getLogger("hisock.client")
+
+
+class _Batch:
+    """What one thread collects in ``with client.batch()``."""
+
+    __slots__ = ("frames", "size")
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.size = 0
 
 
 class ClientEngine:
@@ -91,8 +107,7 @@ class ClientEngine:
         self._pump = SharedPump(self._link, self._lock)
         self._outgoing = Post(self._lock, self.turn, (), lambda link: None)
         self._runner = Runner(self.table, self, self._outgoing, by_client=False)
-        self._batch: list[bytes] | None = None
-        self._batch_size = 0
+        self._batches: dict[int, _Batch] = {}
         self._unclaimed = Inbox(limits)
         self._over: Closed | None = None
         self._is_usable = True
@@ -123,12 +138,15 @@ class ClientEngine:
             return False
         self._check_over()
         self.turn.claim()
+        outer = set_loop_aside()
         try:
             self._turn(wait, timeout)
         finally:
             # No call stands before this store: a KeyboardInterrupt cannot skip it.
             self.turn.owner = 0
             self.turn.held.release()
+            if outer is not None:
+                outer()
         return not self._closed
 
     def _turn(self, wait: bool, timeout: float | None) -> None:
@@ -273,8 +291,7 @@ class ClientEngine:
             frame = self._headers[size] + prefix + content
         except KeyError:
             frame = self._header(size) + prefix + content
-        if self._batch is not None:
-            self._collect(frame)
+        if self._batches and self._collect(frame):
             return
         link, lock = self._link, self._lock
         with lock.reading:
@@ -315,31 +332,36 @@ class ClientEngine:
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Collect what is sent in this block and write it together."""
-        if self._batch is not None:
+        """Collect what this thread sends in this block and write it together."""
+        me = threading.get_ident()
+        if me in self._batches:
             yield  # an outer batch writes it
             return
-        self._batch = []
+        self._batches[me] = _Batch()
         try:
             yield
         finally:
             self._flush_batch()
-            self._batch = None
+            del self._batches[me]
 
-    def _collect(self, frame: bytes) -> None:
-        batch = self._batch
-        if batch is not None:
-            batch.append(frame)
-            self._batch_size += len(frame)
-            if self._batch_size >= FLUSH_SIZE:
-                self._flush_batch()
+    def _collect(self, frame: bytes) -> bool:
+        """Add a frame to this thread's batch; whether there is one."""
+        batch = self._batches.get(threading.get_ident())
+        if batch is None:
+            return False
+        batch.frames.append(frame)
+        batch.size += len(frame)
+        if batch.size >= FLUSH_SIZE:
+            self._flush_batch()
+        return True
 
     def _flush_batch(self) -> None:
-        batch = self._batch
-        if batch:
-            self._batch = []
-            self._batch_size = 0
-            self._write(b"".join(batch))
+        batch = self._batches.get(threading.get_ident())
+        if batch is not None and batch.frames:
+            data = b"".join(batch.frames)
+            batch.frames.clear()
+            batch.size = 0
+            self._write(data)
 
     def _write(self, data: bytes) -> None:
         """Write where something may be in the way."""
@@ -426,6 +448,7 @@ class ClientEngine:
             RequestTimeout: It did not come in time.
         """
         end = None if timeout is None else time.monotonic() + timeout
+        self._flush_batch()
         self._flush_unsent()
         link = self._link
         while True:
@@ -455,6 +478,8 @@ class ClientEngine:
                     body = event.bodies[index]
                     if self._is_unclaimed(body) and (wanted is None or wanted(body)):
                         self._take_out(event, index)
+                        if wanted is None:
+                            self.seen(self._link, body)
                         return body
         return None
 
@@ -503,6 +528,9 @@ class ClientEngine:
         """Say goodbye, wait until the server has heard it or ``linger`` seconds."""
         if self._closed:
             return
+        if self._is_usable:
+            with suppress(SendTimeout, WouldBlock):
+                self._flush_batch()
         self._closed = True
         self._is_usable = False
         self._lock.run(self._end, "closed by this program")

@@ -33,6 +33,8 @@ def parse_address(addr: object) -> Address:
     """
     match addr:
         case (str() as host, int() as port) if not isinstance(port, bool):
+            if "\0" in host:  # some systems would end the name there
+                raise InvalidAddress(f"{host!r:.80} is no known host name")
             if 0 <= port < 65536:
                 return host, port
             raise InvalidAddress(f"port {port} is not from 0 to 65535")
@@ -71,8 +73,9 @@ def listen_at(address: Address) -> socket.socket:
         CannotListen: Anything else the system has against it.
     """
     family, where = _resolve(address, passive=True)[0]
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock: socket.socket | None = None
     try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
         if os.name == "posix":
             # On Windows the same option would let two servers share a port.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -82,7 +85,8 @@ def listen_at(address: Address) -> socket.socket:
         sock.listen(socket.SOMAXCONN)
         sock.setblocking(False)
     except OSError as error:
-        sock.close()
+        if sock is not None:
+            sock.close()
         raise _cannot_listen(address, error) from error
     return sock
 
@@ -123,20 +127,23 @@ def dial(address: Address) -> socket.socket:
         raise InvalidAddress(f"port 0 at {where} is no server's; give its real port")
     problem: OSError | None = None
     for family, target in _resolve(address, passive=False):
-        sock = socket.socket(family, socket.SOCK_STREAM)
         try:
-            sock.settimeout(CONNECT_TIMEOUT)
-            sock.connect(target)
+            return _connect(family, target)
         except OSError as error:
-            sock.close()
             problem = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
     assert problem is not None
     raise _not_running(where, problem) from problem
+
+
+def _connect(family: int, target: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(CONNECT_TIMEOUT)
+        sock.connect(target)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _not_running(where: str, error: OSError) -> ServerNotRunning:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ("Face",)
+__all__ = ("Face", "Registered")
 
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any, ClassVar
 
@@ -15,6 +15,25 @@ from hisock.wire.payload import prefix_of
 
 #: Commands whose bytes are kept ready.
 _PREFIXES_KEPT = 4096
+
+
+class Registered(Mapping[str, dict[str, Any]]):
+    """The ``funcs`` of a server or client: live, read-only."""
+
+    def __init__(self, table: HandlerTable) -> None:
+        self._table = table
+
+    def __getitem__(self, command: str) -> dict[str, Any]:
+        return self._table.describe()[command]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table.describe())
+
+    def __len__(self) -> int:
+        return len(self._table.describe())
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 class Face:
@@ -39,7 +58,7 @@ class Face:
 
         Read-only (1.1 manual: "mainly used for under-the-hood code").
         """
-        return self._table.describe()
+        return Registered(self._table)
 
     def on(self, command: str) -> Callable[[Handler], Handler]:
         """Register the decorated function for a command, or for a reserved event.

@@ -20,21 +20,26 @@ from hisock.engine.calls import Runner, explain_conversion
 from hisock.engine.link import Link
 from hisock.engine.listen import Pump
 from hisock.engine.post import Post
-from hisock.engine.threads import StateLock, Turn, say_goodbye_at_exit
+from hisock.engine.threads import (
+    StateLock,
+    Turn,
+    say_goodbye_at_exit,
+    set_loop_aside,
+)
 from hisock.engine.waiting import wait_for_room
 from hisock.errors import (
+    AlreadyRunning,
     ConversionError,
     InvalidName,
     RemoteProtocolError,
     SendTimeout,
     ServerClosed,
-    UnknownClient,
 )
 from hisock.handlers.dispatch import unknown_command
 from hisock.handlers.table import HandlerEntry, HandlerTable
 from hisock.hub.outbox import STALL
 from hisock.hub.registry import Registry
-from hisock.hub.targets import find, find_group
+from hisock.hub.targets import find, find_group, search
 from hisock.session.connection import LINGER, Closed, Messages, Opened
 from hisock.types import ClientInfo, Limits
 from hisock.wire.classic import check_size, encode_frame, header, largest_body
@@ -120,13 +125,21 @@ class ServerEngine:
         """
         if self.is_closed:
             return False
-        self.turn.claim()
+        try:
+            self.turn.claim()
+        except AlreadyRunning:
+            if self._closing and not self.turn.is_mine:
+                return False  # close(), in another thread, turns it a last time
+            raise
+        outer = set_loop_aside()
         try:
             self._turn(wait, timeout)
         finally:
             # No call stands before this store: a KeyboardInterrupt cannot skip it.
             self.turn.owner = 0
             self.turn.held.release()
+            if outer is not None:
+                outer()
         return not self.is_closed
 
     def _turn(self, wait: bool, timeout: float | None) -> None:
@@ -156,6 +169,8 @@ class ServerEngine:
                     if self._happened(link, event):
                         ran = True
                     continue
+                if not link.has_joined:
+                    continue  # it was refused, whatever else it had to say
                 link.running = event
                 self._outgoing.begin(event)
                 try:
@@ -275,12 +290,11 @@ class ServerEngine:
             return ClientAnswer(None, "this server does not tell (roster=False)")
         try:
             with self._lock.reading:
-                member, _ = find(self.registry, who)
-                return ClientAnswer(dict(member.info))
-        except UnknownClient:
-            return ClientAnswer(None, "$NOEXIST$")
+                member, _ = search(self.registry, who)
+                info = None if member is None else dict(member.info)
         except ValueError as error:
             return ClientAnswer(None, str(error))
+        return ClientAnswer(info, "$NOEXIST$")
 
     def _reply(self, link: Link, frame: Frame) -> None:
         body = encode_frame(frame)

@@ -5,7 +5,7 @@ Never imports asyncio: the blocking client uses this too.
 
 from __future__ import annotations
 
-__all__ = ("Driver", "StateLock", "Turn", "say_goodbye_at_exit")
+__all__ = ("Driver", "StateLock", "Turn", "say_goodbye_at_exit", "set_loop_aside")
 
 import atexit
 import os
@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 from hisock.errors import AlreadyRunning
@@ -57,18 +58,22 @@ class StateLock:
                 return None
             self.is_busy = True
             try:
-                result = action(*arguments)
+                return action(*arguments)
             finally:
                 self.is_busy = False
-        if self.postponed:
-            self.catch_up()
-        return result
+                if self.postponed:
+                    self.catch_up()
 
     def catch_up(self) -> None:
-        """Do what was put off."""
-        while self.postponed:
-            action, arguments = self.postponed.popleft()
-            self.run(action, *arguments)
+        """Do what was put off; later, if this thread is inside the lock already."""
+        with self.reading:
+            while self.postponed and not self.is_busy:
+                self.is_busy = True
+                try:
+                    action, arguments = self.postponed.popleft()
+                    action(*arguments)
+                finally:
+                    self.is_busy = False
 
 
 class Turn:
@@ -135,7 +140,7 @@ class Driver:
             ``stop`` and, again, at the end of the thread.
     """
 
-    __slots__ = ("_finish", "_started", "_step", "_stop", "_thread")
+    __slots__ = ("_driving", "_finish", "_started", "_step", "_stop", "_thread")
 
     def __init__(
         self,
@@ -147,6 +152,7 @@ class Driver:
         self._finish = finish
         self._stop = threading.Event()
         self._started = False
+        self._driving = threading.Lock()
         # No daemon, as in 1.1: a program may consist of its threads alone.
         self._thread = threading.Thread(target=self.run, name=name)
 
@@ -162,7 +168,13 @@ class Driver:
         self._thread.start()
 
     def run(self) -> None:
-        """Turn on the calling thread until ``stop`` is called."""
+        """Turn on the calling thread until ``stop`` is called.
+
+        Raises:
+            AlreadyRunning: Another thread does.
+        """
+        if not self._driving.acquire(blocking=False):
+            raise AlreadyRunning(f"{self._thread.name} is turned by its own thread")
         try:
             while not self._stop.is_set() and self._step(WATCH_MAIN):
                 if _main_thread_crashed():
@@ -195,6 +207,22 @@ class Driver:
 def _main_thread_crashed() -> bool:
     """Whether the main thread ended by an exception that nobody caught."""
     return hasattr(sys, "last_value") and not threading.main_thread().is_alive()
+
+
+def set_loop_aside() -> Callable[[], None] | None:
+    """Forget for a turn that an asyncio loop runs on this thread (a Jupyter cell).
+
+    So a handler may itself call ``asyncio.run``.
+
+    Returns:
+        What brings it back; ``None`` if there is none.
+    """
+    asyncio = sys.modules.get("asyncio")
+    running = None if asyncio is None else asyncio._get_running_loop()
+    if asyncio is None or running is None:
+        return None
+    asyncio._set_running_loop(None)
+    return partial(asyncio._set_running_loop, running)
 
 
 class _Farewell(Protocol):

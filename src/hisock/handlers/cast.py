@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from hisock.errors import ConversionError
+from hisock.types import Sendable
 from hisock.wire.payload import as_text
 
 #: Takes what was sent, returns what the handler gets.
@@ -31,7 +32,7 @@ def cast_for(hint: Any) -> Cast | None:
     Raises:
         KeyError: Nothing converts to this hint.
     """
-    if hint is None or hint is Any or hint is object:
+    if hint is None or hint is Any or hint is object or hint == Sendable:
         return None
     if not isinstance(hint, type):
         raise KeyError(hint)
@@ -89,7 +90,8 @@ def _from_json(content: Any, wanted: str) -> Any:
 
 
 def _failed(wanted: str, content: Any, why: str = "") -> ConversionError:
-    shown = f"{content!r:.64}" if len(repr(content)) <= 64 else f"{content!r:.61}..."
+    cut = content[:64] if isinstance(content, bytes | str) else content
+    shown = f"{cut!r:.64}" if len(repr(cut)) <= 64 else f"{cut!r:.61}..."
     return ConversionError(
         f"expected {wanted}, got {shown}" + (f" ({why})" if why else "")
     )

@@ -57,7 +57,11 @@ def read_signature(
     expects = f"on({command!r}) takes ({', '.join(offered)}); {where}"
     if not callable(function):
         raise HandlerSignatureError(f"{expects} is no function: {function!r:.80}")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+    called = [function, inspect.getattr_static(type(function), "__call__", None)]
+    if any(
+        inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code)
+        for code in called
+    ):
         raise HandlerSignatureError(
             f"{expects} is async; this version calls plain functions only"
         )

@@ -25,10 +25,11 @@ class Outbox:
         bound: Bytes over which the peer counts as slow; 0 for no bound.
     """
 
-    __slots__ = ("_bound", "_frames", "_stalled_since", "size")
+    __slots__ = ("_bound", "_first", "_frames", "_stalled_since", "size")
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
+        self._first = 0
         # An empty deque costs 760 bytes, so it is made on first use.
         self._frames: deque[bytes | memoryview] | None = None
         self._stalled_since: float | None = None
@@ -43,6 +44,8 @@ class Outbox:
         """Add what is to be written after everything before it."""
         if self._frames is None:
             self._frames = deque()
+        if not self.size:
+            self._first = len(frame)
         self._frames.append(frame)
         self.size += len(frame)
 
@@ -78,7 +81,8 @@ class Outbox:
         if not self.is_full:
             self._stalled_since = None
             return None
-        if self.size >= HARD_FACTOR * self._bound:
+        # A message that came to an empty outbox is permitted, whatever its size.
+        if self.size >= HARD_FACTOR * self._bound + self._first:
             return f"slow consumer: {self.size} bytes were waiting for it"
         if self._stalled_since is None:
             self._stalled_since = now

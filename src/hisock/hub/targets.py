@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("find", "find_group")
+__all__ = ("find", "find_group", "search")
 
 import ipaddress
 from typing import Any
@@ -25,11 +25,33 @@ def find(registry: Registry[M], who: Any) -> tuple[M, str]:
         InvalidClient: ``who`` is none of these.
         UnknownClient: Nobody of that kind is connected.
     """
+    member, warning = search(registry, who)
+    if member is None:
+        raise UnknownClient(_nobody(registry, who))
+    return member, warning
+
+
+def _nobody(registry: Registry[M], who: Any) -> str:
+    if isinstance(who, ClientInfo):
+        return f"{dict(who)} is no longer connected"
+    if isinstance(who, dict):
+        who = who["ip"]
+    address = who if isinstance(who, tuple) else _split_address(who)
+    if address is not None:
+        return f"no client with address {address[0]}:{address[1]}"
+    near = did_you_mean(who, registry.names())
+    return f"no client has the name {who!r:.80}.{near}"
+
+
+def search(registry: Registry[M], who: Any) -> tuple[M | None, str]:
+    """As ``find``, with ``None`` where nobody is; costs no more for a wrong name.
+
+    Raises:
+        InvalidClient: ``who`` is nothing that could name a client.
+    """
     if isinstance(who, ClientInfo):
         member: M | None = who._member
-        if member is None or member not in registry:
-            raise UnknownClient(f"{dict(who)} is no longer connected")
-        return member, ""
+        return (member, "") if member in registry else (None, "")
     if isinstance(who, dict) and "ip" in who:
         who = who["ip"]
     if isinstance(who, tuple):
@@ -48,25 +70,24 @@ def find_group(registry: Registry[M], group: str) -> list[M]:
     Raises:
         UnknownGroup: Nobody is.
     """
-    members = registry.in_group(group)
+    members = registry.in_group(group) if isinstance(group, str) else []
     if not members:
-        near = did_you_mean(group, registry.groups())
+        near = did_you_mean(group, registry.groups()) if isinstance(group, str) else ""
         raise UnknownGroup(f"nobody is in group {group!r:.80}.{near}")
     return members
 
 
-def _at(registry: Registry[M], address: tuple[Any, ...]) -> M:
+def _at(registry: Registry[M], address: tuple[Any, ...]) -> M | None:
     try:
         member = registry.at_address(address)
     except TypeError:  # something unhashable inside
         member = None
     if member is None:
         _check_address(address)
-        raise UnknownClient(f"no client with address {address[0]}:{address[1]}")
     return member
 
 
-def _named(registry: Registry[M], who: str) -> tuple[M, str]:
+def _named(registry: Registry[M], who: str) -> tuple[M | None, str]:
     members = registry.named(who)
     if members:
         warning = ""
@@ -77,10 +98,7 @@ def _named(registry: Registry[M], who: str) -> tuple[M, str]:
             )
         return members[0], warning
     address = _split_address(who)
-    if address is not None:
-        return _at(registry, address), ""
-    near = did_you_mean(who, registry.names())
-    raise UnknownClient(f"no client has the name {who!r:.80}.{near}")
+    return None if address is None else _at(registry, address), ""
 
 
 def _split_address(who: str) -> tuple[str, int] | None:
@@ -89,7 +107,7 @@ def _split_address(who: str) -> tuple[str, int] | None:
     if not colon or not port.isascii() or not port.isdigit():
         return None
     host = host.removeprefix("[").removesuffix("]")
-    looks_like_ip = ":" in host or host.replace(".", "").isdigit()
+    looks_like_ip = ":" in host or ("." in host and host.replace(".", "").isdigit())
     return (host, int(port[:8])) if looks_like_ip else None
 
 

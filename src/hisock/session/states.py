@@ -30,7 +30,6 @@ class Input(Enum):
     """What can happen to a connection."""
 
     HELLO = "the hello is complete"
-    BYTES = "bytes came"
     VIOLATION = "bytes came that are not hisock's"
     EOF = "the other side sends no more"
     LOST = "the link broke"
@@ -44,7 +43,6 @@ TRANSITIONS: Mapping[State, Mapping[Input, State]] = MappingProxyType(
     {
         State.HELLO: {
             Input.HELLO: _O,
-            Input.BYTES: _H,
             # A stranger gets no answer: nothing to amplify, nothing to probe.
             Input.VIOLATION: _C,
             Input.EOF: _C,
@@ -53,24 +51,18 @@ TRANSITIONS: Mapping[State, Mapping[Input, State]] = MappingProxyType(
             Input.CLOSE: _G,
         },
         State.OPEN: {
-            Input.BYTES: _O,
             Input.VIOLATION: _G,
             Input.EOF: _G,
             Input.LOST: _C,
-            Input.EXPIRED: _G,
             Input.CLOSE: _G,
         },
         State.CLOSING: {
-            Input.BYTES: _G,
             Input.EOF: _C,
             Input.LOST: _C,
             Input.EXPIRED: _C,
             Input.CLOSE: _G,
         },
-        State.CLOSED: {
-            Input.LOST: _C,
-            Input.CLOSE: _C,
-        },
+        State.CLOSED: {},
     }
 )
 

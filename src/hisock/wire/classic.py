@@ -313,7 +313,7 @@ def _load_object(data: bytes, what: str) -> dict[str, Any]:
     """Read a JSON object strictly: no doubles, no NaN, no bottomless nesting."""
     try:
         value = json.loads(
-            data, parse_constant=_no_constant, object_pairs_hook=_no_doubles
+            data.decode(), parse_constant=_no_constant, object_pairs_hook=_no_doubles
         )
     except (ValueError, RecursionError) as error:
         raise RemoteProtocolError(f"the {what} is not JSON: {error}") from error

@@ -35,7 +35,7 @@ def as_text(content: Any) -> bytes:
         case bool() | list() | tuple() | dict():
             return _json(content)
         case int() | float():
-            return str(content).encode()
+            return _number(content)
         case bytearray() | memoryview():
             return bytes(content)
         case _:
@@ -89,6 +89,8 @@ def check_name(name: object, largest: int) -> str | None:
         return None
     if not isinstance(name, str):
         raise InvalidName(f"a name or group is text or None, not {name!r:.64}")
+    if 0 < largest < len(name):  # before a look at each letter
+        raise InvalidName(f"a name or group has at most {largest} bytes: {name!r:.64}")
     if not name.isprintable() and any(_is_control(letter) for letter in name):
         raise InvalidName(f"a name or group has no control characters: {name!r:.64}")
     if 0 < largest < len(name.encode()):
@@ -108,6 +110,13 @@ def _utf8(text: str) -> bytes:
         raise NotSendable(
             f"cannot send this text as UTF-8: {error.reason} at {error.start}"
         ) from error
+
+
+def _number(content: float) -> bytes:
+    try:
+        return str(content).encode()
+    except ValueError as error:
+        raise NotSendable(f"cannot send this number: {error}") from error
 
 
 def _json(content: Any) -> bytes:
