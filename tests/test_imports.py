@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,20 +57,29 @@ def test_a_bare_import_brings_only_the_front_door() -> None:
     assert new - {"__future__"} == {"hisock", "hisock.constants"}
 
 
-def cost(statement: str, before: str = "pass") -> float:
-    """Milliseconds of a statement, the median of fresh processes."""
+@pytest.mark.parametrize(
+    ("statement", "limit"),
+    [
+        ("import hisock", 5),
+        ("from hisock import connect", 40),
+        ("from hisock import start_server", 60),
+    ],
+)
+def test_import_is_quick(
+    statement: str, limit: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The door costs at most 5 ms, a client 40 ms, a server 60 ms over Python."""
+    # As after an installation: compiled, whatever this process may do.
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path))
     code = (
-        f"{before}\nimport time\nbegan = time.perf_counter()\n{statement}\n"
+        f"import time\nbegan = time.perf_counter()\n{statement}\n"
         "print((time.perf_counter() - began) * 1000)"
     )
-    return statistics.median(float(run(code)) for _ in range(5))
+    run(code)
 
-
-def test_import_is_quick() -> None:
-    """``import hisock`` at most 5 ms, a client 40 ms, a server 60 ms over Python."""
-    assert cost("import hisock") <= 5
-    assert cost("from hisock import connect") <= 40
-    assert cost("from hisock import start_server") <= 60
+    # The quickest of some: whatever else the machine does only adds to it.
+    assert min(float(run(code)) for _ in range(5)) <= limit
 
 
 def test_every_public_name_is_there() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Self
 from hisock.engine.blocking import ClientEngine
 from hisock.engine.dial import dial, parse_address, tune
 from hisock.engine.face import Face
+from hisock.engine.link import DONT_WAIT
 from hisock.engine.threads import Driver
 from hisock.errors import ClientDisconnected, InvalidClient, Refused, UnknownClient
 from hisock.handlers.table import SERVER_EVENTS
@@ -72,7 +73,7 @@ class HiSockClient(Face):
         self._prefixes = {}
         sock = dial(self.addr)
         try:
-            tune(sock)
+            tune(sock, waits=bool(DONT_WAIT))
             self._engine = ClientEngine(
                 sock,
                 Hello(name, group),

@@ -10,6 +10,7 @@ __all__ = ("ClientEngine",)
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from typing import Any, Final
 
 from hisock.engine.calls import Runner, explain_conversion
 from hisock.engine.inbox import Inbox
-from hisock.engine.link import Link
+from hisock.engine.link import DONT_WAIT, Link
 from hisock.engine.post import FLUSH_SIZE, Post
 from hisock.engine.sharing import SharedPump
 from hisock.engine.threads import (
@@ -138,7 +139,7 @@ class ClientEngine:
             return False
         self._check_over()
         self.turn.claim()
-        outer = set_loop_aside()
+        outer = set_loop_aside() if "asyncio" in sys.modules else None
         try:
             self._turn(wait, timeout)
         finally:
@@ -303,7 +304,7 @@ class ClientEngine:
             if free:
                 lock.is_busy = link.is_torn = True
                 try:
-                    sent = link.sock.send(frame)
+                    sent = link.sock.send(frame, DONT_WAIT)
                     if sent == len(frame):
                         link.is_torn = False
                     else:
@@ -448,13 +449,16 @@ class ClientEngine:
             RequestTimeout: It did not come in time.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        self._flush_batch()
-        self._flush_unsent()
-        link = self._link
+        if self._batches:
+            self._flush_batch()
+        if self._outgoing.unsent:
+            self._flush_unsent()
+        link, look = self._link, self._find_unclaimed
+        body: bytes | None
         while True:
             seen = self._pump.news
-            if link.inbox or self._unclaimed or self._outgoing.current is not None:
-                body: bytes | None = self._lock.run(self._find_unclaimed, wanted)
+            if link.inbox or self._unclaimed.bodies:
+                body = self._lock.run(look, wanted)
                 if body is not None:
                     return body
                 self._check_waiting()
@@ -463,31 +467,36 @@ class ClientEngine:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 raise RequestTimeout(f"nothing came within {timeout:g} s")
-            self._pump.pump(left, seen)
+            body = self._pump.pump(left, seen, look, wanted)
+            if body is not None:
+                return body
 
     def _find_unclaimed(self, wanted: Callable[[bytes], bool] | None) -> bytes | None:
         """Take the first message that nobody handles; in order of arrival."""
-        kept = self._unclaimed.take(wanted)
-        if kept is not None:
-            return kept
-        if self._outgoing.current is not None and not self.turn.is_mine:
+        if self._unclaimed.bodies:
+            kept = self._unclaimed.take(wanted)
+            if kept is not None:
+                return kept
+        current = self._outgoing.current
+        if current is not None and not self.turn.is_mine:
             return None  # the other thread's turn sorts out what it has begun
         for event in self._link.inbox:
-            if isinstance(event, Messages):
-                for index in range(event.place, len(event.bodies)):
-                    body = event.bodies[index]
-                    if self._is_unclaimed(body) and (wanted is None or wanted(body)):
-                        self._take_out(event, index)
-                        if wanted is None:
-                            self.seen(self._link, body)
-                        return body
+            if not isinstance(event, Messages):
+                continue
+            bodies = event.bodies
+            for index in range(event.place, len(bodies)):
+                body = bodies[index]
+                if self._is_unclaimed(body) and (wanted is None or wanted(body)):
+                    self._take_out(event, index)
+                    if wanted is None and self.cache.maxlen:
+                        self.seen(self._link, body)
+                    return body
         return None
 
     def _take_out(self, event: Messages, index: int) -> None:
         """Take one body out of the middle of what a read brought."""
-        event.size -= len(event.bodies[index])
-        del event.bodies[index]
-        if event is not self._outgoing.current and not event.bodies:
+        event.size -= len(event.bodies.pop(index))
+        if not event.bodies and event is not self._outgoing.current:
             self._link.inbox.remove(event)
 
     def _is_unclaimed(self, body: bytes) -> bool:

@@ -161,9 +161,14 @@ def _not_running(where: str, error: OSError) -> ServerNotRunning:
     return mapped
 
 
-def tune(sock: socket.socket) -> None:
-    """Make a connected socket non-blocking, prompt, and aware of a dead peer."""
-    sock.setblocking(False)
+def tune(sock: socket.socket, *, waits: bool = False) -> None:
+    """Make a connected socket prompt, and aware of a dead peer.
+
+    Args:
+        sock: A connected socket.
+        waits: Whether a read without ``DONT_WAIT`` may wait.
+    """
+    sock.setblocking(waits)
     # Without it a write-write-read stalls 40 ms.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -1,11 +1,11 @@
-"""A non-blocking socket around a Connection: the one place that reads and writes.
+"""A socket around a Connection: the one place that reads and writes.
 
 Never waits and never decides; the engine that holds the lock calls it.
 """
 
 from __future__ import annotations
 
-__all__ = ("Link",)
+__all__ = ("DONT_WAIT", "READ_SIZE", "Link")
 
 import contextlib
 import socket
@@ -20,6 +20,11 @@ from hisock.types import ClientInfo
 #: Bytes of one read: large enough to share the cost of a turn among hundreds of small
 #: messages, small enough that the allocator does not ask the system for it.
 READ_SIZE: Final = 64 * 1024
+
+#: Lets a read or write not wait even where the socket may (a client's), so that the
+#: client's own waiting read is one system call, not two. Windows has no such flag;
+#: there all sockets are non-blocking.
+DONT_WAIT: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
 
 clock = time.monotonic
 
@@ -104,28 +109,33 @@ class Link:
             return own if stall is None else stall
         return min(own, stall)
 
-    def read(self) -> int:
-        """Read once and put what it means into the inbox; how many bytes came."""
+    def read(self) -> None:
+        """Read once, without waiting, and put what it means into the inbox."""
         if self.is_torn:
             self._tear()
-            return 0
+            return
         self.is_torn = True
-        size = 0
         try:
-            data = self.sock.recv(READ_SIZE)
-        except (BlockingIOError, InterruptedError):
-            pass
+            data = self.sock.recv(READ_SIZE, DONT_WAIT)
         except OSError as error:
-            self.inbox += self.connection.lost(_why(error), clock())
-        else:
-            size = len(data)
-            if data:
-                self.inbox += self.connection.feed(data, clock())
-            elif not self._eof and not self.is_over:
-                self._eof = True
-                self.inbox += self.connection.feed_eof(clock())
+            self.is_torn = False
+            if not isinstance(error, BlockingIOError | InterruptedError):
+                self.lose(error)
+            return
+        self.take(data)
         self.is_torn = False
-        return size
+
+    def take(self, data: bytes) -> None:
+        """Put what was read into the inbox; nothing is the end."""
+        if data:
+            self.inbox += self.connection.feed(data, clock())
+        elif not self._eof and not self.is_over:
+            self._eof = True
+            self.inbox += self.connection.feed_eof(clock())
+
+    def lose(self, error: OSError) -> None:
+        """A read or write failed: the link is gone."""
+        self._lose(_why(error))
 
     def send(self, frame: bytes) -> None:
         """Write a frame after everything before it, as far as there is room."""
@@ -135,7 +145,7 @@ class Link:
             return
         self.is_torn = True
         try:
-            sent = self.sock.send(frame)
+            sent = self.sock.send(frame, DONT_WAIT)
         except OSError as error:
             self.keep_all(frame, error)
             return
@@ -155,7 +165,7 @@ class Link:
             self.keep(frame, 0)
         else:
             self.is_torn = False
-            self._lose(_why(error))
+            self.lose(error)
 
     def flush(self) -> None:
         """Write what waits, as far as there is room."""
@@ -167,12 +177,12 @@ class Link:
             self.is_torn = True
             head = outbox.head()
             try:
-                sent = self.sock.send(head)
+                sent = self.sock.send(head, DONT_WAIT)
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as error:
                 self.is_torn = False
-                self._lose(_why(error))
+                self.lose(error)
                 return
             if sent:
                 outbox.advance(sent, clock())

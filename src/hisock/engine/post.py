@@ -64,7 +64,9 @@ class Post:
         self.current = None
 
     def write(self, link: Link, frame: bytes) -> None:
-        """Send a frame to a link that is open."""
+        """Send a frame; one whose end has begun hears no more, and that is no error."""
+        if not link.connection.is_open:
+            return
         current = self.current
         if (
             current is not None

@@ -10,6 +10,7 @@ __all__ = ("ServerEngine",)
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 import warnings
@@ -131,7 +132,7 @@ class ServerEngine:
             if self._closing and not self.turn.is_mine:
                 return False  # close(), in another thread, turns it a last time
             raise
-        outer = set_loop_aside()
+        outer = set_loop_aside() if "asyncio" in sys.modules else None
         try:
             self._turn(wait, timeout)
         finally:
@@ -152,7 +153,8 @@ class ServerEngine:
                     break
                 self._pump.step(wait=True, timeout=left)
         finally:
-            self._outgoing.flush()
+            if self._outgoing.unsent:
+                self._outgoing.flush()
         if self._closing:
             self._finish()
 
@@ -188,7 +190,8 @@ class ServerEngine:
             if inbox and not link.is_ready:  # another thread ended it just now
                 link.is_ready = True
                 ready.append(link)
-        self._outgoing.flush()
+        if self._outgoing.unsent:
+            self._outgoing.flush()
         return ran
 
     def _happened(self, link: Link, event: Opened | Closed) -> bool:
@@ -301,7 +304,8 @@ class ServerEngine:
         if len(body) > link.largest:
             # Better a short answer than none: the client waits for it.
             body = encode_frame(ClientAnswer(None, "too long for your header_len"))
-        self._lock.run(self._post_one, link, body)
+        head = header(len(body), link.connection.header_len)
+        self._lock.run(self._outgoing.write, link, head + body)
 
     def unclaimed(self, link: Link, body: bytes) -> bool:
         """Log once what no handler took; ``message`` may still see it."""
@@ -366,7 +370,8 @@ class ServerEngine:
             self._check(body, link.connection.header_len)
         if link.outbox.size and link.outbox.is_full and not self.turn.is_mine:
             self._wait_for_room(link)
-        self._lock.run(self._post_one, link, body)
+        frame = header(len(body), link.connection.header_len) + body
+        self._lock.run(self._outgoing.write, link, frame)
 
     def send_group(self, group: str, body: bytes) -> None:
         """Send to everybody in a group.
@@ -443,16 +448,8 @@ class ServerEngine:
                     short.append(link)
                     continue
                 frame = frames[header_len] = header(len(body), header_len) + body
-            self._post_frame(link, frame)
-        return short
-
-    def _post_one(self, link: Link, body: bytes) -> None:
-        self._post_frame(link, header(len(body), link.connection.header_len) + body)
-
-    def _post_frame(self, link: Link, frame: bytes) -> None:
-        # A client whose end has begun hears no more, and that is no error.
-        if link.connection.is_open:
             self._outgoing.write(link, frame)
+        return short
 
     def _settle(self, link: Link) -> None:
         """See to a link that is behind or ended; the turning thread does the rest."""

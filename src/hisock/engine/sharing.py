@@ -6,11 +6,19 @@ __all__ = ("SharedPump",)
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
-from hisock.engine.link import Link
+from hisock.engine.link import DONT_WAIT, READ_SIZE, Link
 from hisock.engine.threads import StateLock
 from hisock.engine.waiting import Waiter
+
+_SIZES: Final = (READ_SIZE,)
+
+
+def _look_away() -> None:
+    """For who looks for himself."""
 
 
 class SharedPump:
@@ -29,6 +37,7 @@ class SharedPump:
         "_link",
         "_lock",
         "_pumping",
+        "_received",
         "_waiter",
         "_waiting",
         "news",
@@ -43,49 +52,85 @@ class SharedPump:
         self._pumping = threading.RLock()
         self._changed = threading.Condition(threading.Lock())
         self._waiting = 0
+        self._received: list[bytes] = []
         self.news = 0
 
-    def pump(self, timeout: float | None, seen: int) -> None:
+    def pump(
+        self,
+        timeout: float | None,
+        seen: int,
+        look: Callable[..., bytes | None] = _look_away,
+        *wanted: object,
+    ) -> bytes | None:
         """Wait for something new and read it, or let another thread do that.
 
         Args:
             timeout: Seconds to wait at most; ``None`` for as long as it takes.
             seen: ``news`` from before the caller looked for what it wants.
+            look: Looks again under the lock, where this thread has read.
+            wanted: Passed to ``look``.
+
+        Returns:
+            What ``look`` found.
         """
         if self._pumping.acquire(False):
-            self._pump(timeout, seen)
-            return
+            return self._pump(timeout, seen, look, wanted)
         with self._changed:
             self._waiting += 1
         try:
             # From here on whoever lets the pump go tells us, so look once more.
             if self._pumping.acquire(False):
-                self._pump(timeout, seen)
-                return
+                return self._pump(timeout, seen, look, wanted)
             with self._changed:
                 self._changed.wait_for(lambda: self.news != seen, timeout)
+            return None
         finally:
             with self._changed:
                 self._waiting -= 1
 
-    def _pump(self, timeout: float | None, seen: int) -> None:
+    def _pump(
+        self,
+        timeout: float | None,
+        seen: int,
+        look: Callable[..., bytes | None],
+        wanted: tuple[object, ...],
+    ) -> bytes | None:
         try:
-            writing = self._link.outbox.size > 0
-            if self.news == seen and self._waiter.wait(timeout, writing=writing):
-                self._lock.run(self._read)
+            if self.news == seen and self._wait(timeout):
                 self.news += 1
+                found: bytes | None = self._lock.run(self._read, look, wanted)
+                return found
+            return None
         finally:
             self._pumping.release()
             if self._waiting:
                 self.announce()
 
-    def _read(self) -> None:
+    def _wait(self, timeout: float | None) -> bool:
         link = self._link
-        if link.outbox.size:
-            link.flush()
-        link.read()
+        if timeout is not None or link.outbox.size or not DONT_WAIT:
+            return self._waiter.wait(timeout, link.outbox.size > 0)
+        try:
+            # Waits and reads in one system call. ``extend`` over ``map`` is one step
+            # for Python, too: no KeyboardInterrupt comes between reading and keeping.
+            self._received.extend(map(link.sock.recv, _SIZES))
+        except OSError as error:
+            self._lock.run(link.lose, error)
+        return True
+
+    def _read(
+        self, look: Callable[..., bytes | None], wanted: tuple[object, ...]
+    ) -> bytes | None:
+        link = self._link
+        if self._received:
+            link.take(self._received.pop())
+        else:
+            if link.outbox.size:
+                link.flush()
+            link.read()
         if not link.connection.is_open:
             link.settle()
+        return look(*wanted)
 
     def announce(self) -> None:
         """Wake the threads that wait: something changed."""

@@ -28,7 +28,7 @@ class Waiter:
         self._poll: Callable[[float | None], Any] | None = None
         self._writing = False
 
-    def wait(self, timeout: float | None, *, writing: bool) -> bool:
+    def wait(self, timeout: float | None, writing: bool) -> bool:
         """Wait until there is something to read, or room to write.
 
         Args:
