@@ -110,6 +110,14 @@ class HiSockClient(Face):
         if engine is not None:
             engine.abandon()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether neither side has ended the connection, as far as is known.
+
+        .. versionadded:: 4.0
+        """
+        return self._engine.is_usable
+
     def update(self) -> None:
         """One turn: take in what came and run handlers for it.
 

@@ -111,7 +111,8 @@ class ClientEngine:
         self._batches: dict[int, _Batch] = {}
         self._unclaimed = Inbox(limits)
         self._over: Closed | None = None
-        self._is_usable = True
+        #: Whether messages can be sent, as far as is known.
+        self.is_usable = True
         self._closed = False
         if cache_size > 0:
             self.table.tap()
@@ -208,7 +209,7 @@ class ClientEngine:
     def _ended(self, closed: Closed) -> bool:
         """The server ended the connection; whether a handler was told."""
         self._over = closed
-        self._is_usable = False
+        self.is_usable = False
         self._pump.announce()
         _log.info("%s is disconnected: %s", self._name, closed.reason)
         self._lock.run(self._link.settle)
@@ -297,7 +298,7 @@ class ClientEngine:
         link, lock = self._link, self._lock
         with lock.reading:
             free = (
-                self._is_usable
+                self.is_usable
                 and self._outgoing.current is None
                 and not (link.outbox.size or lock.is_busy or link.is_torn)
             )
@@ -366,7 +367,7 @@ class ClientEngine:
 
     def _write(self, data: bytes) -> None:
         """Write where something may be in the way."""
-        if not self._is_usable:
+        if not self.is_usable:
             self._raise_closed()
         if self._link.outbox.is_full:
             self._wait_for_room()
@@ -462,7 +463,7 @@ class ClientEngine:
                 if body is not None:
                     return body
                 self._check_waiting()
-            if not self._is_usable:
+            if not self.is_usable:
                 self._raise_closed()
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
@@ -537,11 +538,11 @@ class ClientEngine:
         """Say goodbye, wait until the server has heard it or ``linger`` seconds."""
         if self._closed:
             return
-        if self._is_usable:
+        if self.is_usable:
             with suppress(SendTimeout, WouldBlock):
                 self._flush_batch()
         self._closed = True
-        self._is_usable = False
+        self.is_usable = False
         self._lock.run(self._end, "closed by this program")
         end = time.monotonic() + linger
         link = self._link
@@ -558,7 +559,7 @@ class ClientEngine:
         if self._closed or self.pid != os.getpid():
             return
         self._closed = True
-        self._is_usable = False
+        self.is_usable = False
         self._lock.run(self._abandon)
 
     def _abandon(self) -> None:
