@@ -224,6 +224,7 @@ def test_every_method_of_a_client_from_any_thread(hand: Net) -> None:
         "change_group": lambda: client.change_group(None),
         "get_cache": client.get_cache,
         "get_server_addr": client.get_server_addr,
+        "is_connected": lambda: client.is_connected,
         "get_client_addr": client.get_client_addr,
         "close": client.close,
         "update": client.update,
