@@ -5,14 +5,12 @@ from __future__ import annotations
 __all__ = ("HiSockClient", "ThreadedHiSockClient", "connect", "threaded_connect")
 
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from hisock.engine.blocking import ClientEngine
 from hisock.engine.dial import dial, parse_address, tune
-from hisock.engine.face import Face
+from hisock.engine.face import Face, ThreadedFace
 from hisock.engine.link import DONT_WAIT
-from hisock.engine.threads import Driver
 from hisock.errors import ClientDisconnected, InvalidClient, Refused, UnknownClient
 from hisock.handlers.table import SERVER_EVENTS
 from hisock.types import Address, ClientLike, Limits, Sendable
@@ -22,8 +20,6 @@ from hisock.wire.payload import as_text, check_content, check_name
 
 #: Seconds that a server has to answer ``get_client``.
 _ANSWER = 5.0
-#: Seconds that a stopping thread waits for the server, so that ``join`` is prompt.
-_STOP_LINGER = 0.5
 
 
 class HiSockClient(Face):
@@ -50,6 +46,7 @@ class HiSockClient(Face):
     """
 
     _others_events = SERVER_EVENTS
+    _engine: ClientEngine
     _logs_errors = False
 
     def __init__(
@@ -93,22 +90,6 @@ class HiSockClient(Face):
         return f"<{type(self).__name__} connected to {self.addr[0]}:{self.addr[1]}>"
 
     __repr__ = __str__
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        engine = getattr(self, "_engine", None)
-        if engine is not None:
-            engine.abandon()
 
     @property
     def is_connected(self) -> bool:
@@ -249,7 +230,7 @@ class HiSockClient(Face):
         self._engine.close()
 
 
-class ThreadedHiSockClient(HiSockClient):
+class ThreadedHiSockClient(ThreadedFace, HiSockClient):
     """A client that turns itself in a thread, beside a program that does other work.
 
     Handlers run on that thread; what they raise is logged. Like 1.1's it is no daemon:
@@ -258,27 +239,6 @@ class ThreadedHiSockClient(HiSockClient):
     """
 
     _logs_errors = True
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._driver = Driver(str(self), self._step, self._finish_thread)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start_client()
-        except BaseException:  # Ctrl-C, just when the thread began
-            self.stop_client()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop_client()
-        self.join()
 
     def start_client(self) -> None:
         """Start the thread.
@@ -292,22 +252,11 @@ class ThreadedHiSockClient(HiSockClient):
         """Close the client and let its thread end; ``join`` waits for that."""
         self._driver.stop()
 
-    def join(self) -> None:
-        """Wait until the thread has ended, within a second of ``stop_client``."""
-        self._driver.join()
-
-    def run(self) -> None:
-        """What the thread does: turn until stopped. Not meant to be called."""
-        self._driver.run()
-
     def _step(self, timeout: float) -> bool:
         try:
             return self._engine.run(wait=True, timeout=timeout)
         except ClientDisconnected:
             return False  # logged, and told to force_disconnect
-
-    def _finish_thread(self) -> None:
-        self._engine.close(linger=_STOP_LINGER)
 
 
 def connect(

@@ -10,22 +10,17 @@ __all__ = (
 )
 
 from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from hisock.engine.dial import listen_at, parse_address
-from hisock.engine.face import Face
+from hisock.engine.face import Face, ThreadedFace
 from hisock.engine.link import Link
 from hisock.engine.serve import ServerEngine
-from hisock.engine.threads import Driver
 from hisock.errors import InvalidOption
 from hisock.handlers.table import CLIENT_EVENTS
 from hisock.types import Address, ClientInfo, ClientLike, Limits, Sendable
 from hisock.wire.classic import check_header_len
 from hisock.wire.payload import as_text, check_content
-
-#: Seconds that a stopping thread waits for its clients, so that ``join`` is prompt.
-_STOP_LINGER = 0.5
 
 
 class HiSockServer(Face):
@@ -55,6 +50,7 @@ class HiSockServer(Face):
     """
 
     _others_events = CLIENT_EVENTS
+    _engine: ServerEngine
 
     def __init__(
         self,
@@ -96,22 +92,6 @@ class HiSockServer(Face):
 
     def __bool__(self) -> bool:
         return True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        engine = getattr(self, "_engine", None)
-        if engine is not None:
-            engine.abandon()
 
     @property
     def clients(self) -> Mapping[Any, ClientInfo]:
@@ -257,33 +237,12 @@ class HiSockServer(Face):
         self._engine.close()
 
 
-class ThreadedHiSockServer(HiSockServer):
+class ThreadedHiSockServer(ThreadedFace, HiSockServer):
     """A server that turns itself in a thread, beside a program that does other work.
 
     Handlers run on that thread. Like 1.1's it is no daemon: the program goes on until
     ``stop_server`` is called or its main thread ends with an exception.
     """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._driver = Driver(str(self), self._step, self._finish_thread)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start_server()
-        except BaseException:  # Ctrl-C, just when the thread began
-            self.stop_server()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop_server()
-        self.join()
 
     def start_server(self) -> None:
         """Start the thread.
@@ -296,20 +255,6 @@ class ThreadedHiSockServer(HiSockServer):
     def stop_server(self) -> None:
         """Close the server and let its thread end; ``join`` waits for that."""
         self._driver.stop()
-
-    def join(self) -> None:
-        """Wait until the thread has ended, within a second of ``stop_server``."""
-        self._driver.join()
-
-    def run(self) -> None:
-        """What the thread does: turn until stopped. Not meant to be called."""
-        self._driver.run()
-
-    def _step(self, timeout: float) -> bool:
-        return self._engine.run(wait=True, timeout=timeout)
-
-    def _finish_thread(self) -> None:
-        self._engine.close(linger=_STOP_LINGER)
 
 
 def start_server(

@@ -10,7 +10,6 @@ __all__ = ("ClientEngine",)
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 from collections import deque
@@ -23,12 +22,7 @@ from hisock.engine.inbox import Inbox
 from hisock.engine.link import DONT_WAIT, Link
 from hisock.engine.post import FLUSH_SIZE, Post
 from hisock.engine.sharing import SharedPump
-from hisock.engine.threads import (
-    StateLock,
-    Turn,
-    say_goodbye_at_exit,
-    set_loop_aside,
-)
+from hisock.engine.threads import StateLock, Turn, say_goodbye_at_exit
 from hisock.engine.waiting import wait_for_room
 from hisock.errors import (
     ClientDisconnected,
@@ -139,16 +133,7 @@ class ClientEngine:
         if self._closed:
             return False
         self._check_over()
-        self.turn.claim()
-        outer = set_loop_aside() if "asyncio" in sys.modules else None
-        try:
-            self._turn(wait, timeout)
-        finally:
-            # No call stands before this store: a KeyboardInterrupt cannot skip it.
-            self.turn.owner = 0
-            self.turn.held.release()
-            if outer is not None:
-                outer()
+        self.turn.run(self._turn, wait, timeout)
         return not self._closed
 
     def _turn(self, wait: bool, timeout: float | None) -> None:

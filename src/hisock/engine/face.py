@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-__all__ = ("Face", "Registered")
+__all__ = ("Face", "Registered", "ThreadedFace")
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from ipaddress import ip_address
-from typing import Any, ClassVar
+from types import TracebackType
+from typing import Any, ClassVar, Final, Protocol, Self
 
+from hisock.engine.threads import Driver
 from hisock.handlers.table import HandlerTable
 from hisock.types import Address, Handler
 from hisock.wire.payload import prefix_of
 
 #: Commands whose bytes are kept ready.
 _PREFIXES_KEPT = 4096
+
+
+#: Seconds that a stopping thread waits for its peers, so that ``join`` is prompt.
+_STOP_LINGER: Final = 0.5
+
+
+class _Engine(Protocol):
+    def run(self, *, wait: bool, timeout: float | None = None) -> bool: ...
+
+    def close(self, *, linger: float = ...) -> None: ...
+
+    def abandon(self) -> None: ...
 
 
 class Registered(Mapping[str, dict[str, Any]]):
@@ -49,8 +62,25 @@ class Face:
 
     addr: Address
     header_len: int
+    _engine: _Engine
     _table: HandlerTable
     _prefixes: dict[str, bytes]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._engine.close()
+
+    def __del__(self) -> None:
+        engine = getattr(self, "_engine", None)
+        if engine is not None:
+            engine.abandon()
 
     @property
     def funcs(self) -> Mapping[str, dict[str, Any]]:
@@ -104,6 +134,8 @@ class Face:
             theirs = other.partition(":")[0]
         else:
             return None
+        from ipaddress import ip_address  # 3 ms that few ever need
+
         try:
             return ip_address(self.addr[0]), ip_address(theirs)
         except ValueError:
@@ -131,3 +163,46 @@ class Face:
 
     def __hash__(self) -> int:
         return hash(self.addr[0])
+
+
+class ThreadedFace(Face):
+    """What turns itself in a thread has in common; comes before the face it turns."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._driver = Driver(str(self), self._step, self._finish)
+
+    def __enter__(self) -> Self:
+        try:
+            self._driver.start()
+        except BaseException:  # Ctrl-C, just when the thread began
+            self._driver.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._driver.stop()
+        self._driver.join()
+
+    def join(self) -> None:
+        """Wait until the thread has ended: within a second of its being stopped."""
+        self._driver.join()
+
+    def run(self) -> None:
+        """What the thread does: turn until stopped. Not meant to be called.
+
+        Raises:
+            AlreadyRunning: The thread does.
+        """
+        self._driver.run()
+
+    def _step(self, timeout: float) -> bool:
+        return self._engine.run(wait=True, timeout=timeout)
+
+    def _finish(self) -> None:
+        self._engine.close(linger=_STOP_LINGER)

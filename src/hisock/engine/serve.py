@@ -10,7 +10,6 @@ __all__ = ("ServerEngine",)
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 import warnings
@@ -21,12 +20,7 @@ from hisock.engine.calls import Runner, explain_conversion
 from hisock.engine.link import Link
 from hisock.engine.listen import Pump
 from hisock.engine.post import Post
-from hisock.engine.threads import (
-    StateLock,
-    Turn,
-    say_goodbye_at_exit,
-    set_loop_aside,
-)
+from hisock.engine.threads import StateLock, Turn, say_goodbye_at_exit
 from hisock.engine.waiting import wait_for_room
 from hisock.errors import (
     AlreadyRunning,
@@ -127,20 +121,11 @@ class ServerEngine:
         if self.is_closed:
             return False
         try:
-            self.turn.claim()
+            self.turn.run(self._turn, wait, timeout)
         except AlreadyRunning:
             if self._closing and not self.turn.is_mine:
                 return False  # close(), in another thread, turns it a last time
             raise
-        outer = set_loop_aside() if "asyncio" in sys.modules else None
-        try:
-            self._turn(wait, timeout)
-        finally:
-            # No call stands before this store: a KeyboardInterrupt cannot skip it.
-            self.turn.owner = 0
-            self.turn.held.release()
-            if outer is not None:
-                outer()
         return not self.is_closed
 
     def _turn(self, wait: bool, timeout: float | None) -> None:

@@ -5,7 +5,7 @@ Never imports asyncio: the blocking client uses this too.
 
 from __future__ import annotations
 
-__all__ = ("Driver", "StateLock", "Turn", "say_goodbye_at_exit", "set_loop_aside")
+__all__ = ("Driver", "StateLock", "Turn", "say_goodbye_at_exit")
 
 import atexit
 import os
@@ -124,6 +124,23 @@ class Turn:
             f"{self._verb}() is already running in another thread; call it in one only"
         )
 
+    def run(self, action: Callable[..., Any], *arguments: Any) -> Any:
+        """Call ``action`` as the one, with no asyncio loop in sight.
+
+        Raises:
+            AlreadyRunning: There is one already.
+        """
+        self.claim()
+        outer = _set_loop_aside() if "asyncio" in sys.modules else None
+        try:
+            return action(*arguments)
+        finally:
+            # No call stands before this store: a KeyboardInterrupt cannot skip it.
+            self.owner = 0
+            self.held.release()
+            if outer is not None:
+                outer()
+
     def release(self) -> None:
         """Let the next one come."""
         self.owner = 0
@@ -209,7 +226,7 @@ def _main_thread_crashed() -> bool:
     return hasattr(sys, "last_value") and not threading.main_thread().is_alive()
 
 
-def set_loop_aside() -> Callable[[], None] | None:
+def _set_loop_aside() -> Callable[[], None] | None:
     """Forget for a turn that an asyncio loop runs on this thread (a Jupyter cell).
 
     So a handler may itself call ``asyncio.run``.
