@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ("HiSockClient", "ThreadedHiSockClient", "connect", "threaded_connect")
 
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from hisock.engine.blocking import ClientEngine
 from hisock.engine.dial import dial, parse_address, tune
@@ -20,6 +20,10 @@ from hisock.wire.payload import as_text, check_content, check_name
 
 #: Seconds that a server has to answer ``get_client``.
 _ANSWER = 5.0
+
+
+class _Options(TypedDict, total=False):
+    limits: Limits | None
 
 
 class HiSockClient(Face):
@@ -266,7 +270,7 @@ def connect(
     blocking: bool = True,
     header_len: int = 16,
     cache_size: int = -1,
-    **options: Any,
+    **options: Unpack[_Options],
 ) -> HiSockClient:
     """Make a ``HiSockClient``; its arguments, options and errors are these."""
     return HiSockClient(addr, name, group, blocking, header_len, cache_size, **options)
@@ -279,7 +283,7 @@ def threaded_connect(
     blocking: bool = True,
     header_len: int = 16,
     cache_size: int = -1,
-    **options: Any,
+    **options: Unpack[_Options],
 ) -> ThreadedHiSockClient:
     """Make a ``ThreadedHiSockClient``; call its ``start_client()`` next."""
     return ThreadedHiSockClient(

@@ -10,7 +10,7 @@ __all__ = (
 )
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from hisock.engine.dial import listen_at, parse_address
 from hisock.engine.face import Face, ThreadedFace
@@ -21,6 +21,13 @@ from hisock.handlers.table import CLIENT_EVENTS
 from hisock.types import Address, ClientInfo, ClientLike, Limits, Sendable
 from hisock.wire.classic import check_header_len
 from hisock.wire.payload import as_text, check_content
+
+
+class _Options(TypedDict, total=False):
+    tls: dict[str, Any] | str | None
+    limits: Limits | None
+    errors: Literal["log", "raise"]
+    roster: bool
 
 
 class HiSockServer(Face):
@@ -262,7 +269,7 @@ def start_server(
     blocking: bool = True,
     max_connections: int = 0,
     header_len: int = 16,
-    **options: Any,
+    **options: Unpack[_Options],
 ) -> HiSockServer:
     """Make a ``HiSockServer``; its arguments, options and errors are these."""
     return HiSockServer(addr, blocking, max_connections, header_len, **options)
@@ -273,7 +280,7 @@ def start_threaded_server(
     blocking: bool = True,
     max_connections: int = 0,
     header_len: int = 16,
-    **options: Any,
+    **options: Unpack[_Options],
 ) -> ThreadedHiSockServer:
     """Make a ``ThreadedHiSockServer``; call its ``start_server()`` next."""
     return ThreadedHiSockServer(addr, blocking, max_connections, header_len, **options)

@@ -150,7 +150,7 @@ class ClientEngine:
                 self._pump.pump(left, seen)
                 seen = self._pump.news
         finally:
-            self._outgoing.end()
+            self._outgoing.current = None
             self._flush_unsent()
 
     def _check_over(self) -> None:
@@ -181,12 +181,13 @@ class ClientEngine:
         if not inbox:
             return None
         if isinstance(inbox[0], Messages):
-            self._outgoing.begin(inbox[0])
+            self._outgoing.current = inbox[0]
+            self._outgoing.note_time()
             return inbox[0]
         return inbox.pop(0)
 
     def _done_with(self, event: Messages) -> None:
-        self._outgoing.end()
+        self._outgoing.current = None
         inbox = self._link.inbox
         if inbox and inbox[0] is event:
             del inbox[0]

@@ -23,7 +23,7 @@ Call: TypeAlias = Callable[[Any], None]
 #: Windows does not interrupt a wait for Ctrl-C, so there it is taken in slices.
 _LONGEST: Final = 0.25 if sys.platform == "win32" else None
 #: Sockets told of in one step; the others are told of in the next.
-_AT_ONCE: Final = 1024
+_AT_ONCE: Final = 256
 
 
 class Drive:

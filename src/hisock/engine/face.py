@@ -6,6 +6,7 @@ __all__ = ("Face", "Registered", "ThreadedFace")
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cached_property
 from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self
 
@@ -168,9 +169,9 @@ class Face:
 class ThreadedFace(Face):
     """What turns itself in a thread has in common; comes before the face it turns."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._driver = Driver(str(self), self._step, self._finish)
+    @cached_property
+    def _driver(self) -> Driver:
+        return Driver(str(self), self._step, self._finish)
 
     def __enter__(self) -> Self:
         try:

@@ -32,7 +32,7 @@ class Post:
         behind: Called with a link that has more to write than it took, or ended.
 
     Attributes:
-        current: The messages whose handlers run.
+        current: The messages whose handlers run; set by the engine that runs them.
         unsent: Links with something collected; empty most of the time.
     """
 
@@ -53,15 +53,10 @@ class Post:
         self.current: Messages | None = None
         self.unsent: dict[Link, None] = {}
 
-    def begin(self, messages: Messages) -> None:
-        """The handlers of these messages run from now on."""
-        self.current = messages
-        if not self.unsent and (len(messages.bodies) > 1 or len(self._ready) > 1):
+    def note_time(self) -> None:
+        """A batch begins; what its handlers send may wait from now on."""
+        if not self.unsent:
             self._mark = time.monotonic()
-
-    def end(self) -> None:
-        """They have run."""
-        self.current = None
 
     def write(self, link: Link, frame: bytes) -> None:
         """Send a frame; one whose end has begun hears no more, and that is no error."""

@@ -159,7 +159,9 @@ class ServerEngine:
                 if not link.has_joined:
                     continue  # it was refused, whatever else it had to say
                 link.running = event
-                self._outgoing.begin(event)
+                self._outgoing.current = event
+                if len(event.bodies) > 1 or len(ready) > 1:
+                    self._outgoing.note_time()
                 try:
                     if self._runner.run_messages(link, event, link.info):
                         ran = True
@@ -168,7 +170,7 @@ class ServerEngine:
                     inbox.insert(0, event)
                     raise
                 finally:
-                    self._outgoing.end()
+                    self._outgoing.current = None
                     link.running = None
             link.is_ready = False
             ready.popleft()

@@ -95,28 +95,26 @@ class SharedPump:
         look: Callable[..., bytes | None],
         wanted: tuple[object, ...],
     ) -> bytes | None:
+        link = self._link
         try:
-            if self.news == seen and self._wait(timeout):
-                self.news += 1
-                found: bytes | None = self._lock.run(self._read, look, wanted)
-                return found
-            return None
+            if self.news != seen:
+                return None
+            if timeout is None and DONT_WAIT and not link.outbox.size:
+                try:
+                    # Waits and reads in one system call, and for Python in one step,
+                    # too: no KeyboardInterrupt comes between reading and keeping.
+                    self._received.extend(map(link.sock.recv, _SIZES))
+                except OSError as error:
+                    self._lock.run(link.lose, error)
+            elif not self._waiter.wait(timeout, link.outbox.size > 0):
+                return None
+            self.news += 1
+            found: bytes | None = self._lock.run(self._read, look, wanted)
+            return found
         finally:
             self._pumping.release()
             if self._waiting:
                 self.announce()
-
-    def _wait(self, timeout: float | None) -> bool:
-        link = self._link
-        if timeout is not None or link.outbox.size or not DONT_WAIT:
-            return self._waiter.wait(timeout, link.outbox.size > 0)
-        try:
-            # Waits and reads in one system call. ``extend`` over ``map`` is one step
-            # for Python, too: no KeyboardInterrupt comes between reading and keeping.
-            self._received.extend(map(link.sock.recv, _SIZES))
-        except OSError as error:
-            self._lock.run(link.lose, error)
-        return True
 
     def _read(
         self, look: Callable[..., bytes | None], wanted: tuple[object, ...]
