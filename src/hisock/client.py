@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager
 from typing import Any, TypedDict, Unpack
 
 from hisock.engine.blocking import ClientEngine
-from hisock.engine.dial import dial, parse_address, tune
+from hisock.engine.dial import dial, parse_address
 from hisock.engine.face import Face, ThreadedFace
 from hisock.engine.link import DONT_WAIT
 from hisock.errors import ClientDisconnected, InvalidClient, Refused, UnknownClient
 from hisock.handlers.table import SERVER_EVENTS
 from hisock.types import Address, ClientLike, Limits, Sendable
-from hisock.wire.classic import check_header_len, decode_answer
+from hisock.wire.classic import check_header_len
 from hisock.wire.frames import GetClient, Hello, Regroup, Rename
 from hisock.wire.payload import as_text, check_content, check_name
 
@@ -72,9 +72,8 @@ class HiSockClient(Face):
         self._limits = limits
         self._blocking = blocking
         self._prefixes = {}
-        sock = dial(self.addr)
+        sock = dial(self.addr, waits=bool(DONT_WAIT))
         try:
-            tune(sock, waits=bool(DONT_WAIT))
             self._engine = ClientEngine(
                 sock,
                 Hello(name, group),
@@ -101,7 +100,7 @@ class HiSockClient(Face):
 
         .. versionadded:: 4.0
         """
-        return self._engine.is_usable
+        return self._engine.is_usable and self._engine.is_open
 
     def update(self) -> None:
         """One turn: take in what came and run handlers for it.
@@ -149,7 +148,7 @@ class HiSockClient(Face):
 
         .. versionadded:: 4.0
         """
-        return self._engine.batch()
+        return self._engine.batches.collecting()
 
     def recv_raw(self) -> bytes:
         """Wait for the next message without a handler, and return it whole.
@@ -206,10 +205,7 @@ class HiSockClient(Face):
             RequestTimeout: It did not answer within 5 s.
             ClientDisconnected: The connection has ended.
         """
-        self._engine.send_frame(GetClient(_spell(client)))
-        body = self._engine.receive(_is_answer, _ANSWER)
-        answer = decode_answer(body)
-        assert answer is not None
+        answer = self._engine.ask(GetClient(_spell(client)), _ANSWER)
         if answer.info is not None:
             return answer.info
         if answer.refusal == "$NOEXIST$":
@@ -223,7 +219,7 @@ class HiSockClient(Face):
         return self.addr
 
     def get_client_addr(self) -> Address:
-        """This client's own address, as the server sees it."""
+        """This client's own address; without NAT also what the server sees."""
         return self._engine.own_address
 
     def close(self) -> None:
@@ -289,10 +285,6 @@ def threaded_connect(
     return ThreadedHiSockClient(
         addr, name, group, blocking, header_len, cache_size, **options
     )
-
-
-def _is_answer(body: bytes) -> bool:
-    return body.startswith((b'{"ip"', b'{"traceback"'))
 
 
 def _spell(client: ClientLike) -> str:

@@ -179,7 +179,7 @@ class HiSockServer(Face):
         try:
             prefix = self._prefixes[command]
         except (KeyError, TypeError):
-            prefix = self._prefix(command)
+            prefix = self._prefix(command, stacklevel=4)
         return prefix + as_text(content)
 
     def get_client(self, client: ClientLike) -> dict[str, Any]:

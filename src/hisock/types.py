@@ -57,6 +57,10 @@ class ClientInfo(dict[str, Any]):
     def __hash__(self) -> int:  # type: ignore[override]  # dict has None here
         return id(self)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, or what another process gets, is a plain dictionary."""
+        return dict, (dict(self),)
+
     def __repr__(self) -> str:
         return f"<ClientInfo {dict.__repr__(self)}>"
 

@@ -60,7 +60,7 @@ def test_a_step_without_waiting(drive: driving.Drive, sockets: Sockets) -> None:
     """What is ready is called with its argument, and nothing is waited for."""
     one, other = sockets
     calls: list[object] = []
-    drive.watch(one, calls.append, None, "one")
+    drive.watch(one.fileno(), calls.append, None, "one")
 
     drive.step(0)
     assert calls == []
@@ -83,7 +83,7 @@ def test_something_comes_meanwhile(drive: driving.Drive, sockets: Sockets) -> No
     """A step without a time-out ends when a socket has something."""
     one, other = sockets
     calls: list[object] = []
-    drive.watch(one, calls.append, None, "one")
+    drive.watch(one.fileno(), calls.append, None, "one")
     sender = threading.Timer(0.02, other.send, (b"x",))
     sender.start()
 
@@ -98,8 +98,8 @@ def test_room_to_write_is_watched(drive: driving.Drive, sockets: Sockets) -> Non
     """Room is told to who asked for it, and only to them."""
     one, other = sockets
     calls: list[object] = []
-    drive.watch(one, ignore, calls.append, "room")
-    drive.watch(other, calls.append, None, "news")
+    drive.watch(one.fileno(), ignore, calls.append, "room")
+    drive.watch(other.fileno(), calls.append, None, "news")
 
     drive.step(0)
 
@@ -112,7 +112,9 @@ def test_news_and_room_at_once(drive: driving.Drive, sockets: Sockets) -> None:
     other.send(b"x")
     calls: list[str] = []
     drive.watch(
-        one, lambda name: calls.append("read"), lambda name: calls.append("write")
+        one.fileno(),
+        lambda name: calls.append("read"),
+        lambda name: calls.append("write"),
     )
 
     drive.step(5)
@@ -125,8 +127,8 @@ def test_a_later_watch_takes_the_place(drive: driving.Drive, sockets: Sockets) -
     one, other = sockets
     other.send(b"x")
     calls: list[object] = []
-    drive.watch(one, calls.append, calls.append, "before")
-    drive.watch(one, calls.append, None, "after")
+    drive.watch(one.fileno(), calls.append, calls.append, "before")
+    drive.watch(one.fileno(), calls.append, None, "after")
 
     drive.step(5)
 
@@ -140,9 +142,9 @@ def test_what_is_forgotten_is_not_called(
     one, other = sockets
     other.send(b"x")
     calls: list[object] = []
-    drive.watch(one, calls.append, None, "one")
-    drive.forget(one)
-    drive.forget(one)
+    drive.watch(one.fileno(), calls.append, None, "one")
+    drive.forget(one.fileno(), "one")
+    drive.forget(one.fileno(), "one")
 
     drive.step(0)
 
@@ -157,11 +159,11 @@ def test_who_is_forgotten_in_the_same_step(
 
     def forget_other(name: Any) -> None:
         calls.append(name)
-        drive.forget(sockets[1 - name])
+        drive.forget(sockets[1 - name].fileno(), 1 - name)
 
     for number, sock in enumerate(sockets):
         sockets[1 - number].send(b"x")
-        drive.watch(sock, forget_other, None, number)
+        drive.watch(sock.fileno(), forget_other, None, number)
 
     drive.step(5)
 
@@ -172,7 +174,7 @@ def test_an_end_counts_as_news_and_room(drive: driving.Drive, sockets: Sockets) 
     """The end of the other side is told to who reads."""
     one, other = sockets
     calls: list[object] = []
-    drive.watch(one, calls.append, None, "one")
+    drive.watch(one.fileno(), calls.append, None, "one")
     other.close()
 
     drive.step(5)
@@ -257,11 +259,11 @@ def test_an_exception_leaves_the_drive_usable(
     def interrupt(argument: object) -> None:
         raise KeyboardInterrupt
 
-    drive.watch(one, interrupt, None)
+    drive.watch(one.fileno(), interrupt, None)
     with pytest.raises(KeyboardInterrupt):
         drive.step(5)
     calls: list[object] = []
-    drive.watch(one, calls.append, None, "after")
+    drive.watch(one.fileno(), calls.append, None, "after")
     drive.step(5)
 
     assert calls == ["after"]
@@ -274,13 +276,13 @@ def test_more_sockets_than_one_step_tells(drive: driving.Drive) -> None:
     try:
         for number, (one, other) in enumerate(pairs):
             other.send(b"x")
-            drive.watch(one, calls.append, None, number)
+            drive.watch(one.fileno(), calls.append, None, number)
         drive.step(5)
         assert set(range(200)) == set(calls)
         assert len(calls) == 200
     finally:
-        for one, other in pairs:
-            drive.forget(one)
+        for number, (one, other) in enumerate(pairs):
+            drive.forget(one.fileno(), number)
             one.close()
             other.close()
 
@@ -290,7 +292,7 @@ def test_a_step_inside_a_running_loop(drive: driving.Drive, sockets: Sockets) ->
     one, other = sockets
     other.send(b"x")
     calls: list[object] = []
-    drive.watch(one, calls.append, None, "one")
+    drive.watch(one.fileno(), calls.append, None, "one")
 
     async def cell() -> None:
         drive.step(5)

@@ -13,14 +13,16 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
+from hisock.engine.batch import Batches
 from hisock.engine.calls import Runner, explain_conversion
 from hisock.engine.inbox import Inbox
 from hisock.engine.link import DONT_WAIT, Link
-from hisock.engine.post import FLUSH_SIZE, Post
+from hisock.engine.post import Post
+from hisock.engine.repeats import Repeats
 from hisock.engine.sharing import SharedPump
 from hisock.engine.threads import StateLock, Turn, say_goodbye_at_exit
 from hisock.engine.waiting import wait_for_room
@@ -37,8 +39,8 @@ from hisock.handlers.table import HandlerEntry, HandlerTable
 from hisock.hub.outbox import STALL, Outbox
 from hisock.session.connection import LINGER, Closed, Connection, Messages
 from hisock.types import Address, ClientInfo, Limits
-from hisock.wire.classic import check_size, encode_frame, header
-from hisock.wire.frames import Bye, Frame, Hello, Joined, Left
+from hisock.wire.classic import check_size, decode_answer, encode_frame, header
+from hisock.wire.frames import Bye, ClientAnswer, Frame, Hello, Joined, Left
 
 #: Lengths whose header is kept ready.
 _HEADERS_KEPT: Final = 4096
@@ -46,16 +48,6 @@ _HEADERS_KEPT: Final = 4096
 _ENDED: Final = "the server ended the connection"
 
 _log = logging.getLogger("hisock.client")
-
-
-class _Batch:
-    """What one thread collects in ``with client.batch()``."""
-
-    __slots__ = ("frames", "size")
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-        self.size = 0
 
 
 class ClientEngine:
@@ -96,14 +88,16 @@ class ClientEngine:
         self._waits = waits
         self._logs_errors = logs_errors
         connection = Connection(limits, time.monotonic(), header_len=header_len)
-        address: Address = sock.getpeername()[:2]
         self.own_address: Address = sock.getsockname()[:2]
-        self._link = Link(sock, connection, Outbox(limits.outbox), address)
+        self._link = Link(sock, connection, Outbox(limits.outbox), None)
         self._pump = SharedPump(self._link, self._lock)
         self._outgoing = Post(self._lock, self.turn, (), lambda link: None)
         self._runner = Runner(self.table, self, self._outgoing, by_client=False)
-        self._batches: dict[int, _Batch] = {}
+        self.batches = Batches(self._write)
         self._unclaimed = Inbox(limits)
+        self._dropped = Repeats()
+        self._asking = threading.Lock()
+        self._answers_due = 0
         self._over: Closed | None = None
         #: Whether messages can be sent, as far as is known.
         self.is_usable = True
@@ -138,7 +132,11 @@ class ClientEngine:
 
     def _turn(self, wait: bool, timeout: float | None) -> None:
         end = None if timeout is None else time.monotonic() + timeout
+        if self.batches:
+            self.batches.flush()
         try:
+            if self._link.outbox.size:
+                self._lock.run(self._link.flush)
             seen = self._pump.news
             if not wait:
                 self._pump.pump(0.0, seen)
@@ -152,6 +150,7 @@ class ClientEngine:
         finally:
             self._outgoing.current = None
             self._flush_unsent()
+            self._pump.announce()
 
     def _check_over(self) -> None:
         over = self._over
@@ -163,30 +162,29 @@ class ClientEngine:
         """Run everything that was read; whether a handler ran."""
         ran = False
         link = self._link
-        self._mark = time.monotonic()
         while link.inbox and not self._closed:
-            event = self._lock.run(self._take)
+            event = self._lock.run(self._begin)
             if isinstance(event, Messages):
                 if self._runner.run_messages(link, event, None):
                     ran = True
-                self._lock.run(self._done_with, event)
             elif isinstance(event, Closed):
-                ran = self._ended(event) or ran
+                self._over = closed = event
+                self._lock.run(self._done_with, event)
+                ran = self._ended(closed) or ran
+            self._lock.run(self._done_with, event)
         self._flush_unsent()
         return ran
 
-    def _take(self) -> Any:
-        """The next event. Messages stay in the inbox until all of them have run."""
+    def _begin(self) -> Any:
+        """The next event; it stays in the inbox until it is done with, so that no
+        exception on the way loses it."""
         inbox = self._link.inbox
-        if not inbox:
-            return None
-        if isinstance(inbox[0], Messages):
+        if inbox and isinstance(inbox[0], Messages):
             self._outgoing.current = inbox[0]
             self._outgoing.note_time()
-            return inbox[0]
-        return inbox.pop(0)
+        return inbox[0] if inbox else None
 
-    def _done_with(self, event: Messages) -> None:
+    def _done_with(self, event: Any) -> None:
         self._outgoing.current = None
         inbox = self._link.inbox
         if inbox and inbox[0] is event:
@@ -194,7 +192,6 @@ class ClientEngine:
 
     def _ended(self, closed: Closed) -> bool:
         """The server ended the connection; whether a handler was told."""
-        self._over = closed
         self.is_usable = False
         self._pump.announce()
         _log.info("%s is disconnected: %s", self._name, closed.reason)
@@ -227,8 +224,9 @@ class ClientEngine:
     def unclaimed(self, link: Link, body: bytes) -> bool:
         """Keep a message without a handler for ``recv_raw``."""
         for lost in self._lock.run(self._unclaimed.add, body) or ():
-            text = unknown_command(self.table, lost)
-            _log.warning("dropped a message that nobody received: %s", text)
+            if count := self._dropped.due("dropped"):
+                text = unknown_command(self.table, lost)
+                _log.warning("dropped what nobody received (%d): %s", count, text)
         self._pump.announce()
         return False
 
@@ -279,12 +277,13 @@ class ClientEngine:
             frame = self._headers[size] + prefix + content
         except KeyError:
             frame = self._header(size) + prefix + content
-        if self._batches and self._collect(frame):
+        if self.batches and self.batches.collect(frame):
             return
         link, lock = self._link, self._lock
         with lock.reading:
             free = (
                 self.is_usable
+                and link.connection.is_open
                 and self._outgoing.current is None
                 and not (link.outbox.size or lock.is_busy or link.is_torn)
             )
@@ -318,42 +317,9 @@ class ClientEngine:
         """Send something that is not a message."""
         self.send(b"", encode_frame(frame))
 
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Collect what this thread sends in this block and write it together."""
-        me = threading.get_ident()
-        if me in self._batches:
-            yield  # an outer batch writes it
-            return
-        self._batches[me] = _Batch()
-        try:
-            yield
-        finally:
-            self._flush_batch()
-            del self._batches[me]
-
-    def _collect(self, frame: bytes) -> bool:
-        """Add a frame to this thread's batch; whether there is one."""
-        batch = self._batches.get(threading.get_ident())
-        if batch is None:
-            return False
-        batch.frames.append(frame)
-        batch.size += len(frame)
-        if batch.size >= FLUSH_SIZE:
-            self._flush_batch()
-        return True
-
-    def _flush_batch(self) -> None:
-        batch = self._batches.get(threading.get_ident())
-        if batch is not None and batch.frames:
-            data = b"".join(batch.frames)
-            batch.frames.clear()
-            batch.size = 0
-            self._write(data)
-
     def _write(self, data: bytes) -> None:
         """Write where something may be in the way."""
-        if not self.is_usable:
+        if not (self.is_usable and self._link.is_open):
             self._raise_closed()
         if self._link.outbox.is_full:
             self._wait_for_room()
@@ -368,7 +334,11 @@ class ClientEngine:
 
     def _raise_closed(self) -> None:
         self._check_over()
-        raise ClientDisconnected(f"{self._name} was closed by this program")
+        if self._closed:
+            raise ClientDisconnected(f"{self._name} was closed by this program")
+        ends = [event for event in self._link.inbox if isinstance(event, Closed)]
+        reason = ends[0].reason if ends else _ENDED
+        raise ClientDisconnected(f"{self._name} is disconnected: {reason}")
 
     def _post(self, data: bytes) -> None:
         self._outgoing.write(self._link, data)
@@ -402,11 +372,10 @@ class ClientEngine:
         end = time.monotonic() + patience
         while link.outbox.size and not link.is_over:
             before = link.outbox.size
-            reading = link.is_open and self._queued() < self.limits.queue
+            limit = self.limits.queue
+            reading = link.is_open and (not limit or self._queued() < limit)
             part = min(0.1, patience)
-            if reading:
-                self._pump.pump(part, self._pump.news)
-            else:
+            if not (reading and self._pump.try_pump(part)):
                 wait_for_room(link.sock, part)
             self._lock.run(link.flush)
             now = time.monotonic()
@@ -436,8 +405,8 @@ class ClientEngine:
             RequestTimeout: It did not come in time.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        if self._batches:
-            self._flush_batch()
+        if self.batches:
+            self.batches.flush()
         if self._outgoing.unsent:
             self._flush_unsent()
         link, look = self._link, self._find_unclaimed
@@ -454,6 +423,10 @@ class ClientEngine:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 raise RequestTimeout(f"nothing came within {timeout:g} s")
+            if self.turn.owner and not self.turn.is_mine:
+                # Its handlers' turn sorts out what it has begun, and tells us.
+                self._pump.wait_beside(left, seen)
+                continue
             body = self._pump.pump(left, seen, look, wanted)
             if body is not None:
                 return body
@@ -461,7 +434,7 @@ class ClientEngine:
     def _find_unclaimed(self, wanted: Callable[[bytes], bool] | None) -> bytes | None:
         """Take the first message that nobody handles; in order of arrival."""
         if self._unclaimed.bodies:
-            kept = self._unclaimed.take(wanted)
+            kept = self._unclaimed.take(partial(self._is_wanted, wanted=wanted))
             if kept is not None:
                 return kept
         current = self._outgoing.current
@@ -471,18 +444,28 @@ class ClientEngine:
             if not isinstance(event, Messages):
                 continue
             bodies = event.bodies
-            for index in range(event.place, len(bodies)):
+            for index in range(max(event.place, event.searched), len(bodies)):
                 body = bodies[index]
-                if self._is_unclaimed(body) and (wanted is None or wanted(body)):
+                if not self._is_unclaimed(body):
+                    if index == event.searched:
+                        event.searched = index + 1
+                elif self._is_wanted(body, wanted):
                     self._take_out(event, index)
                     if wanted is None and self.cache.maxlen:
                         self.seen(self._link, body)
                     return body
         return None
 
+    def _is_wanted(self, body: bytes, wanted: Callable[[bytes], bool] | None) -> bool:
+        if wanted is not None:
+            return wanted(body)
+        # While somebody waits for the answer to a question, it is not for others.
+        return not (self._answers_due and decode_answer(body) is not None)
+
     def _take_out(self, event: Messages, index: int) -> None:
         """Take one body out of the middle of what a read brought."""
-        event.size -= len(event.bodies.pop(index))
+        event.size -= len(event.bodies[index])
+        del event.bodies[index]
         if not event.bodies and event is not self._outgoing.current:
             self._link.inbox.remove(event)
 
@@ -494,6 +477,32 @@ class ClientEngine:
         except RemoteProtocolError:
             return False  # its turn comes, and ends the connection
         return isinstance(found, NoHandler)
+
+    def ask(self, question: Frame, timeout: float) -> ClientAnswer:
+        """Send a question and wait for its answer, which has no label on this wire.
+
+        One at a time, and in order: what answers an earlier question, whose asker has
+        given up, is thrown away first.
+
+        Raises:
+            RequestTimeout: No answer came in ``timeout`` seconds.
+            ClientDisconnected: The connection has ended.
+        """
+        with self._asking:
+            end = time.monotonic() + timeout
+            self.send_frame(question)
+            self._answers_due += 1
+            while True:
+                left = max(0.0, end - time.monotonic())
+                try:
+                    answer = decode_answer(self.receive(_is_answer, left))
+                except RequestTimeout:
+                    text = f"the server did not answer within {timeout:g} s"
+                    raise RequestTimeout(text) from None
+                assert answer is not None
+                self._answers_due -= 1
+                if not self._answers_due:
+                    return answer
 
     def _check_waiting(self) -> None:
         """Raise if there is no use in waiting: the end is in the inbox, behind messages
@@ -520,15 +529,22 @@ class ClientEngine:
         """Whether this side closed it."""
         return self._closed
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the link still carries messages."""
+        return self._link.is_open
+
     def close(self, linger: float = LINGER) -> None:
         """Say goodbye, wait until the server has heard it or ``linger`` seconds."""
         if self._closed:
             return
-        if self.is_usable:
-            with suppress(SendTimeout, WouldBlock):
-                self._flush_batch()
         self._closed = True
         self.is_usable = False
+        if self.pid != os.getpid():
+            self._link.drop()  # the connection is still the parent's
+            return
+        if collected := self.batches.take():
+            self._lock.run(self._post, collected)
         self._lock.run(self._end, "closed by this program")
         end = time.monotonic() + linger
         link = self._link
@@ -552,6 +568,10 @@ class ClientEngine:
         if self._over is None:
             self._end("the program ended")
         self._link.drop()
+
+
+def _is_answer(body: bytes) -> bool:
+    return decode_answer(body) is not None
 
 
 def _is_goodbye(body: bytes) -> bool:

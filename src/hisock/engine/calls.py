@@ -94,14 +94,22 @@ class Runner:
             case NoHandler():
                 ran = self._owner.unclaimed(link, body)
             case Call(entry, content):
-                ran = True
                 try:
-                    entry.call(client, content)
-                except Exception as error:
-                    self._owner.failed(link, entry, error)
+                    self._call(link, entry, client, content)
+                finally:
+                    self._owner.seen(link, body)
+                return True
             case frame:
                 return self._owner.control(link, frame)
         return self._owner.seen(link, body) or ran
+
+    def _call(
+        self, link: Link, entry: HandlerEntry, client: Any, content: bytes
+    ) -> None:
+        try:
+            entry.call(client, content)
+        except Exception as error:
+            self._owner.failed(link, entry, error)
 
     def _failed(self, link: Link, body: bytes, error: Exception) -> None:
         found = self._table.find(body)

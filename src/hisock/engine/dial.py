@@ -115,8 +115,12 @@ def _cannot_listen(address: Address, error: OSError) -> CannotListen:
     return mapped
 
 
-def dial(address: Address) -> socket.socket:
-    """A socket connected to a server, not yet tuned.
+def dial(address: Address, *, waits: bool = False) -> socket.socket:
+    """A socket connected to a server.
+
+    Args:
+        address: Where it listens.
+        waits: As ``tune``.
 
     Raises:
         InvalidAddress: The host is unknown.
@@ -128,18 +132,20 @@ def dial(address: Address) -> socket.socket:
     problem: OSError | None = None
     for family, target in _resolve(address, passive=False):
         try:
-            return _connect(family, target)
+            return _connect(family, target, waits)
         except OSError as error:
             problem = error
     assert problem is not None
     raise _not_running(where, problem) from problem
 
 
-def _connect(family: int, target: Any) -> socket.socket:
+def _connect(family: int, target: Any, waits: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.settimeout(CONNECT_TIMEOUT)
         sock.connect(target)
+        tune(sock, waits=waits)
+        sock.getsockname()  # a server may have reset it already
     except BaseException:
         sock.close()
         raise

@@ -6,7 +6,7 @@ and so runs inside any loop's callback, a Jupyter cell included.
 
 from __future__ import annotations
 
-__all__ = ("Drive",)
+__all__ = ("CAPACITY", "Drive")
 
 import contextlib
 import select
@@ -22,6 +22,8 @@ Call: TypeAlias = Callable[[Any], None]
 
 #: Windows does not interrupt a wait for Ctrl-C, so there it is taken in slices.
 _LONGEST: Final = 0.25 if sys.platform == "win32" else None
+#: Sockets that can be watched; 0 for any number. Windows' select ends at 512.
+CAPACITY: Final = 500 if sys.platform == "win32" else 0
 #: Sockets told of in one step; the others are told of in the next.
 _AT_ONCE: Final = 256
 
@@ -38,7 +40,7 @@ class Drive:
         self._ears, self._bell = socket.socketpair()
         self._ears.setblocking(False)
         self._bell.setblocking(False)
-        self.watch(self._ears, self._hear, None)
+        self.watch(self._ears.fileno(), self._hear, None)
         #: The time of ``time.monotonic`` at which a wait ends; ``None`` for never.
         self.alarm: float | None = None
 
@@ -76,24 +78,35 @@ class Drive:
 
     def watch(
         self,
-        sock: socket.socket,
+        fd: int,
         read: Call | None,
         write: Call | None,
         argument: object = None,
     ) -> None:
         """Call ``read`` when there is something to read, ``write`` when there is room.
 
-        In place of what watched the socket before; an error counts as both.
+        In place of what watched the descriptor before; an error counts as both.
         """
-        fd = sock.fileno()
-        change = self._poller.modify if fd in self._watched else self._poller.register
-        change(fd, (_READ if read else 0) | (_WRITE if write else 0))
+        events = (_READ if read else 0) | (_WRITE if write else 0)
+        # A socket that its user closed is gone from the system's list, but not from
+        # ours; its descriptor may by now be another's.
+        with contextlib.suppress(KeyError, OSError, ValueError):
+            if fd in self._watched:
+                self._poller.modify(fd, events)
+                self._watched[fd] = (read, write, argument)
+                return
+        with contextlib.suppress(KeyError, OSError, ValueError):
+            self._poller.unregister(fd)
+        self._poller.register(fd, events)
         self._watched[fd] = (read, write, argument)
 
-    def forget(self, sock: socket.socket) -> None:
-        """Watch a socket no longer; before it is closed."""
-        if self._watched.pop(sock.fileno(), None) is not None:
-            self._poller.unregister(sock.fileno())
+    def forget(self, fd: int, argument: object = None) -> None:
+        """Watch a descriptor no longer, if it is still watched for this ``argument``;
+        before it is closed."""
+        if fd in self._watched and self._watched[fd][2] is argument:
+            del self._watched[fd]
+            with contextlib.suppress(KeyError, OSError, ValueError):
+                self._poller.unregister(fd)
 
     def close(self) -> None:
         """Give the drive's own descriptors back."""

@@ -113,15 +113,15 @@ class Face:
 
         return register
 
-    def _prefix(self, command: str) -> bytes:
-        """The bytes of a command, made once."""
+    def _prefix(self, command: str, stacklevel: int = 3) -> bytes:
+        """The bytes of a command, made once; ``stacklevel`` finds the user's line."""
         prefix = prefix_of(command)
         if command in self._others_events:
             warnings.warn(
                 f"{command!r} is an event of hisock on the other side; no handler "
                 "there will run for this message",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=stacklevel,
             )
         elif len(self._prefixes) < _PREFIXES_KEPT:
             self._prefixes[command] = prefix

@@ -9,6 +9,7 @@ __all__ = ("DONT_WAIT", "READ_SIZE", "Link")
 
 import contextlib
 import socket
+import sys
 import time
 from typing import Any, Final
 
@@ -22,9 +23,9 @@ from hisock.types import ClientInfo
 READ_SIZE: Final = 64 * 1024
 
 #: Lets a read or write not wait even where the socket may (a client's), so that the
-#: client's own waiting read is one system call, not two. Windows has no such flag;
-#: there all sockets are non-blocking.
-DONT_WAIT: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
+#: client's own waiting read is one system call, not two. Windows has no such flag, and
+#: macOS not for every call; there all sockets are non-blocking.
+DONT_WAIT: Final[int] = socket.MSG_DONTWAIT if sys.platform == "linux" else 0
 
 clock = time.monotonic
 
@@ -33,11 +34,11 @@ class Link:
     """One peer: its socket, its conversation, what waits in both directions.
 
     Attributes:
-        sock: The socket; closed by ``drop``.
+        sock: The socket; closed by ``drop``, or by a user who got hold of it.
+        fd: Its descriptor, also when it is closed.
         connection: What has been agreed with the peer.
         outbox: What waits to be written.
         inbox: Events that wait for their turn, in order.
-        running: The messages whose turn it is; no longer in the inbox.
         info: What handlers get to see of the peer.
         is_torn: Whether a KeyboardInterrupt struck between a read or write and the note
             of what it did: bytes may have come or gone unseen, so none may follow.
@@ -52,6 +53,7 @@ class Link:
         "_shut",
         "address",
         "connection",
+        "fd",
         "has_joined",
         "inbox",
         "info",
@@ -60,10 +62,9 @@ class Link:
         "is_torn",
         "largest",
         "outbox",
-        "running",
         "sock",
         "timer",
-        "watches_writing",
+        "watched",
     )
 
     info: ClientInfo
@@ -72,16 +73,16 @@ class Link:
         self, sock: socket.socket, connection: Connection, outbox: Outbox, address: Any
     ) -> None:
         self.sock = sock
+        self.fd = sock.fileno()
         self.connection = connection
         self.outbox = outbox
         self.address = address
         self.inbox: list[Event] = []
-        self.running: Messages | None = None
         self.has_joined = False
         self.is_member = False
         self.largest = 0
         self.is_ready = False
-        self.watches_writing = False
+        self.watched = (True, False)
         self.timer: float | None = None
         self.is_torn = False
         self._eof = False
@@ -101,6 +102,11 @@ class Link:
     def wants_writing(self) -> bool:
         """Whether the socket has to be watched for room."""
         return self.outbox.size > 0 and not self.is_over
+
+    @property
+    def wants_reading(self) -> bool:
+        """Whether the peer may still send something."""
+        return not self._eof
 
     def next_deadline(self) -> float | None:
         """When ``Connection.tick`` or ``Outbox.check`` is due, if nothing happens."""
@@ -210,7 +216,7 @@ class Link:
     def end(self, events: list[Event], *, discard: bool) -> None:
         """Put the end into the inbox, in place of what waits there or after it."""
         if discard:
-            for event in (self.running, *self.inbox):
+            for event in self.inbox:
                 if isinstance(event, Messages):
                     event.bodies.clear()  # ends the loop that runs them, too
         self.inbox += events

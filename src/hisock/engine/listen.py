@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Final
 
 from hisock.engine.dial import tune
-from hisock.engine.drive import Drive
+from hisock.engine.drive import CAPACITY, Drive
 from hisock.engine.link import Link
 from hisock.engine.threads import StateLock
 from hisock.hub.outbox import Outbox
@@ -64,7 +64,7 @@ class Pump:
         self.links: dict[Link, None] = {}
         #: Links whose inbox waits for its turn.
         self.ready: deque[Link] = deque()
-        self._drive.watch(listener, self._on_accept, None)
+        self._drive.watch(listener.fileno(), self._on_accept, None)
 
     def step(self, *, wait: bool, timeout: float | None = None) -> None:
         """Read and write what is ready; wait for something if nothing is.
@@ -96,7 +96,7 @@ class Pump:
         """Close the listening socket."""
         if self._accepts:
             self._accepts = False
-            self._drive.forget(self._listener)
+            self._drive.forget(self._listener.fileno())
             self._listener.close()
 
     def close(self) -> None:
@@ -124,18 +124,21 @@ class Pump:
             _log.warning("cannot accept a connection: %s", error)
             return
         _log.warning("out of descriptors, newcomers wait %g s: %s", _ACCEPT_REST, error)
-        self._drive.forget(self._listener)
+        self._drive.forget(self._listener.fileno())
         self._accept_at = time.monotonic() + _ACCEPT_REST
         self._set_alarm()
 
     def _accept_again(self) -> None:
         self._accept_at = None
         if self._accepts:
-            self._drive.watch(self._listener, self._on_accept, None)
+            self._drive.watch(self._listener.fileno(), self._on_accept, None)
 
     def _admit(self, sock: socket.socket, address: Any) -> None:
         """Make a link of a new connection, if there is room for one more stranger."""
         limits, host = self._limits, str(address[0])
+        if 0 < CAPACITY <= len(self.links):
+            sock.close()
+            return
         used = self._hosts.get(host, 0)
         if 0 < limits.connections_per_address <= used and not host.startswith(
             _LOOPBACK
@@ -154,7 +157,7 @@ class Pump:
         self.links[link] = None
         self._unfinished[link] = None
         self._hosts[host] = used + 1
-        self._drive.watch(sock, self._on_readable, None, link)
+        self._drive.watch(link.fd, self._on_readable, None, link)
         link.read()
         self._attend(link)
 
@@ -206,10 +209,11 @@ class Pump:
         if link.is_over:
             self._forget(link)
             return
-        if link.wants_writing != link.watches_writing:
-            link.watches_writing = link.wants_writing
+        if (link.wants_reading, link.wants_writing) != link.watched:
+            link.watched = (link.wants_reading, link.wants_writing)
+            read = self._on_readable if link.wants_reading else None
             write = self._on_writable if link.wants_writing else None
-            self._drive.watch(link.sock, self._on_readable, write, link)
+            self._drive.watch(link.fd, read, write, link)
         deadline = link.next_deadline()
         if deadline is not None and deadline != link.timer:
             link.timer = deadline
@@ -219,17 +223,17 @@ class Pump:
 
     def _forget(self, link: Link) -> None:
         """Give a link's descriptor back."""
-        self._drive.forget(link.sock)
+        self._drive.forget(link.fd, link)
         link.drop()
         link.timer = None
-        del self.links[link]
+        self.links.pop(link, None)
         self._unfinished.pop(link, None)
         host = str(link.address[0])
-        left = self._hosts[host] - 1
+        left = self._hosts.get(host, 1) - 1
         if left:
             self._hosts[host] = left
         else:
-            del self._hosts[host]
+            self._hosts.pop(host, None)
 
     def _next_deadline(self) -> float | None:
         heap = self._deadlines

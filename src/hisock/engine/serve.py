@@ -14,12 +14,13 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from hisock.engine.calls import Runner, explain_conversion
 from hisock.engine.link import Link
 from hisock.engine.listen import Pump
 from hisock.engine.post import Post
+from hisock.engine.repeats import Repeats
 from hisock.engine.threads import StateLock, Turn, say_goodbye_at_exit
 from hisock.engine.waiting import wait_for_room
 from hisock.errors import (
@@ -35,9 +36,15 @@ from hisock.handlers.table import HandlerEntry, HandlerTable
 from hisock.hub.outbox import STALL
 from hisock.hub.registry import Registry
 from hisock.hub.targets import find, find_group, search
-from hisock.session.connection import LINGER, Closed, Messages, Opened
+from hisock.session.connection import LINGER, Closed, Event, Messages, Opened
 from hisock.types import ClientInfo, Limits
-from hisock.wire.classic import check_size, encode_frame, header, largest_body
+from hisock.wire.classic import (
+    HEADER_LENS,
+    check_size,
+    encode_frame,
+    header,
+    largest_body,
+)
 from hisock.wire.frames import (
     Bye,
     ClientAnswer,
@@ -52,9 +59,6 @@ from hisock.wire.frames import (
     Rename,
 )
 from hisock.wire.payload import check_name
-
-#: Unknown commands that are logged once each; more are counted as one.
-_LOGGED_UNKNOWN: Final = 100
 
 _log = logging.getLogger("hisock.server")
 
@@ -100,7 +104,7 @@ class ServerEngine:
         self._finished = threading.Event()
         #: Whether the end is complete.
         self.is_closed = False
-        self._unknown: set[bytes] = set()
+        self._repeats = Repeats()
         say_goodbye_at_exit(self)
 
     # --- turning ---------------------------------------------------------------
@@ -151,27 +155,23 @@ class ServerEngine:
             link = ready[0]
             inbox = link.inbox
             while inbox:
-                event = inbox.pop(0)
+                # It stays in the inbox until it is done with, so that no exception on
+                # the way loses it: what was not run yet is run in the next turn.
+                event = inbox[0]
                 if not isinstance(event, Messages):
                     if self._happened(link, event):
                         ran = True
-                    continue
-                if not link.has_joined:
-                    continue  # it was refused, whatever else it had to say
-                link.running = event
-                self._outgoing.current = event
-                if len(event.bodies) > 1 or len(ready) > 1:
-                    self._outgoing.note_time()
-                try:
-                    if self._runner.run_messages(link, event, link.info):
-                        ran = True
-                except BaseException:
-                    # What was not run yet is run in the next turn.
-                    inbox.insert(0, event)
-                    raise
-                finally:
-                    self._outgoing.current = None
-                    link.running = None
+                # Who was refused is not heard, whatever else it had to say.
+                elif link.has_joined:
+                    self._outgoing.current = event
+                    if len(event.bodies) > 1 or len(ready) > 1:
+                        self._outgoing.note_time()
+                    try:
+                        if self._runner.run_messages(link, event, link.info):
+                            ran = True
+                    finally:
+                        self._outgoing.current = None
+                _done_with(inbox, event)
             link.is_ready = False
             ready.popleft()
             if inbox and not link.is_ready:  # another thread ended it just now
@@ -183,22 +183,26 @@ class ServerEngine:
 
     def _happened(self, link: Link, event: Opened | Closed) -> bool:
         if isinstance(event, Opened):
-            return self._join(link, event.hello)
+            return self._join(link, event)
         return self._leave(link, event)
 
-    def _join(self, link: Link, hello: Hello) -> bool:
-        refusal = self._lock.run(self._enter, link, hello)
+    def _join(self, link: Link, opened: Opened) -> bool:
+        refusal = self._lock.run(self._enter, link, opened.hello)
+        _done_with(link.inbox, opened)  # a handler that raises is not run again
         if refusal:
             _log.warning("refused %s: %s", _where(link.address), refusal)
             return False
         info = link.info
         _log.info("joined: %s", dict(info))
-        ran = self._call_event(link, "join", info)
-        self._tell_others(link, Joined(dict(info)))
-        return ran
+        try:
+            return self._call_event(link, "join", info)
+        finally:
+            self._tell_others(link, Joined(dict(info)))
 
     def _enter(self, link: Link, hello: Hello) -> str:
         """Add a client to the registry; why not, if not."""
+        if link.is_member:
+            return ""
         text = ""
         if self._closing:
             text = "the server is closing"
@@ -210,8 +214,8 @@ class ServerEngine:
         link.info = ClientInfo(link.address[:2], hello.name, hello.group)
         link.info._member = link
         link.largest = largest_body(link.connection.header_len, self.limits.message)
-        link.has_joined = link.is_member = True
         self.registry.add(link)
+        link.has_joined = link.is_member = True
         return ""
 
     def _leave(self, link: Link, closed: Closed) -> bool:
@@ -219,16 +223,19 @@ class ServerEngine:
             _log.debug("! %s: %s", _where(link.address), closed.reason)
             return False
         self._lock.run(self._expel, link)
-        level = logging.WARNING if closed.error or _is_slow(closed) else logging.INFO
+        _done_with(link.inbox, closed)
+        is_normal = not (closed.error or closed.reason.startswith("slow consumer"))
+        level = logging.INFO if is_normal else logging.WARNING
         _log.log(level, "left: %s: %s", dict(link.info), closed.reason)
-        ran = self._call_event(link, "leave", link.info)
-        self._tell_others(link, Left(dict(link.info)))
-        return ran
+        try:
+            return self._call_event(link, "leave", link.info)
+        finally:
+            self._tell_others(link, Left(dict(link.info)))
 
     def _expel(self, link: Link) -> None:
         if link.is_member:
-            link.is_member = False
             self.registry.remove(link)
+            link.is_member = False
 
     def _tell_others(self, link: Link, frame: Joined | Left) -> None:
         if self._roster and len(self.registry):
@@ -298,9 +305,9 @@ class ServerEngine:
         """Log once what no handler took; ``message`` may still see it."""
         if self.table.event("message") is None:
             word = body[:64].partition(b" ")[0]
-            if word not in self._unknown and len(self._unknown) < _LOGGED_UNKNOWN:
-                self._unknown.add(word)
-                _log.warning("%s: %s", self._name, unknown_command(self.table, body))
+            if count := self._repeats.due(word):
+                text = unknown_command(self.table, body)
+                _log.warning("%s: %s (%d)", self._name, text, count)
         return False
 
     def seen(self, link: Link, body: bytes) -> bool:
@@ -317,7 +324,8 @@ class ServerEngine:
             raise error
         who = dict(link.info)
         if isinstance(error, ConversionError):
-            _log.warning("a message of %s was refused: %s", who, error)
+            if count := self._repeats.due(entry.command):
+                _log.warning("a message of %s was refused (%d): %s", who, count, error)
             return
         where = entry.signature.where
         _log.error("handler %s failed for %s", where, who, exc_info=error)
@@ -351,9 +359,10 @@ class ServerEngine:
             ServerClosed: The server is.
         """
         link = who._member if type(who) is ClientInfo else None
-        if link is None or not link.is_member:
+        if link is None or link not in self.registry.members:
+            self._check(body, HEADER_LENS[-1])
             link = self.look_up(who, stacklevel=4)
-        if len(body) > link.largest or self.is_closed:
+        if len(body) > link.largest:
             self._check(body, link.connection.header_len)
         if link.outbox.size and link.outbox.is_full and not self.turn.is_mine:
             self._wait_for_room(link)
@@ -368,7 +377,7 @@ class ServerEngine:
             MessageTooLarge: The message is over a limit.
             ServerClosed: The server is.
         """
-        self._check(body, 64)
+        self._check(body, HEADER_LENS[-1])
         with self._lock.reading:
             members = find_group(self.registry, group)
         self._send_many(members, body)
@@ -380,7 +389,7 @@ class ServerEngine:
             MessageTooLarge: The message is over a limit.
             ServerClosed: The server is.
         """
-        self._check(body, 64)
+        self._check(body, HEADER_LENS[-1])
         with self._lock.reading:
             members = list(self.registry)
         self._send_many(members, body)
@@ -388,12 +397,9 @@ class ServerEngine:
     def _send_many(self, members: Iterable[Link], body: bytes) -> None:
         """Write to some clients; those whose header is too short for it are logged."""
         for link in self._lock.run(self._post, members, body) or ():
-            _log.error(
-                "%d bytes did not go to %s: its header_len is %d",
-                len(body),
-                dict(link.info),
-                link.connection.header_len,
-            )
+            if count := self._repeats.due("header_len"):
+                text = "%d bytes are too many for the header_len of %s (%d)"
+                _log.error(text, len(body), dict(link.info), count)
 
     def _check(self, body: bytes, header_len: int) -> None:
         if self.is_closed:
@@ -404,7 +410,16 @@ class ServerEngine:
         end = time.monotonic() + STALL
         while link.outbox.is_full and link.is_open:
             before = link.outbox.size
-            wait_for_room(link.sock, 0.1)
+            if self.turn.try_claim():
+                # Nobody turns: read, too, for a peer that writes until somebody does.
+                try:
+                    self._lock.run(self._pump.touch, link)
+                    self._pump.step(wait=True, timeout=0.1)
+                finally:
+                    self.turn.owner = 0
+                    self.turn.held.release()
+            else:
+                wait_for_room(link.sock, 0.1)
             self._lock.run(self._push, link)
             now = time.monotonic()
             if link.outbox.size < before:
@@ -444,10 +459,8 @@ class ServerEngine:
         link.settle()
         if link.wants_writing or link.inbox or not link.is_open:
             self._pump.touch(link)
-            if self.turn.owner and not self.turn.is_mine:
+            if self.turn.owner:  # on this very thread: a signal handler, in its wait
                 self._pump.wake()
-
-    # --- looking up ------------------------------------------------------------
 
     def look_up(self, who: Any, stacklevel: int = 3) -> Link:
         """The link of a client, with a warning if others have its name too.
@@ -505,8 +518,12 @@ class ServerEngine:
         """End every client and the server; in at most ``linger`` seconds and a bit."""
         if self.is_closed:
             return
+        if self.pid != os.getpid():
+            self._lock.run(self._let_go)  # the connections are still the parent's
+            return
         self._lock.run(self._begin_close, reason, linger)
         if self.turn.is_mine:
+            self._pump.wake()  # from a signal handler, in its wait
             return  # the turn around this handler finishes it
         if self.turn.try_claim():
             try:
@@ -547,11 +564,14 @@ class ServerEngine:
         _log.info("closed: %s", self._name)
 
     def _dispatch_ends(self) -> None:
-        try:
-            self._dispatch()
-        except Exception:
-            # With errors="raise" a failing leave handler must not keep the port.
-            _log.exception("a handler failed while the server closed")
+        while True:
+            try:
+                self._dispatch()
+            except Exception:
+                # With errors="raise" a failing leave handler must not keep the port.
+                _log.exception("a handler failed while the server closed")
+            else:
+                return
 
     def abandon(self) -> None:
         """Say goodbye without waiting: the interpreter or the object ends."""
@@ -562,14 +582,19 @@ class ServerEngine:
     def _abandon(self) -> None:
         self._begin_close("the server's program ended", 0.0)
         if self.turn.try_claim():
-            self.is_closed = True
-            self._finished.set()
-            self._pump.close()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.is_closed = True
+        self._finished.set()
+        self._pump.close()
+
+
+def _done_with(inbox: list[Event], event: Event) -> None:
+    """Take the first event out, unless that is done already."""
+    if inbox and inbox[0] is event:
+        del inbox[0]
 
 
 def _where(address: Any) -> str:
     return f"{address[0]}:{address[1]}"
-
-
-def _is_slow(closed: Closed) -> bool:
-    return closed.reason.startswith("slow consumer")

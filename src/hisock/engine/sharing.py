@@ -88,6 +88,22 @@ class SharedPump:
             with self._changed:
                 self._waiting -= 1
 
+    def try_pump(self, timeout: float) -> bool:
+        """Wait for something new and read it; false if another thread does that."""
+        if not self._pumping.acquire(False):
+            return False
+        self._pump(timeout, self.news, _look_away, ())
+        return True
+
+    def wait_beside(self, timeout: float | None, seen: int) -> None:
+        """Wait until something changes, and leave the reading to others."""
+        with self._changed:
+            self._waiting += 1
+            try:
+                self._changed.wait_for(lambda: self.news != seen, timeout)
+            finally:
+                self._waiting -= 1
+
     def _pump(
         self,
         timeout: float | None,
@@ -131,16 +147,18 @@ class SharedPump:
         return look(*wanted)
 
     def announce(self) -> None:
-        """Wake the threads that wait: something changed."""
+        """Something changed: threads that wait, or are about to, look again."""
+        self.news += 1
         if self._waiting:
             with self._changed:
-                self.news += 1
                 self._changed.notify_all()
 
     def drop(self) -> None:
         """Close the socket; a thread that waits for it wakes up first."""
         with suppress(OSError):  # it is not connected any more
             self._link.sock.shutdown(socket.SHUT_RDWR)
-        with self._pumping:
-            self._lock.run(self._link.drop)
+        # The reader is about to let go; one that an interrupt stopped never will.
+        if self._pumping.acquire(timeout=1.0):
+            self._pumping.release()
+        self._lock.run(self._link.drop)
         self.announce()

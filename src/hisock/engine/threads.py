@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -130,9 +131,11 @@ class Turn:
         Raises:
             AlreadyRunning: There is one already.
         """
+        outer: Callable[[], None] | None = None
         self.claim()
-        outer = _set_loop_aside() if "asyncio" in sys.modules else None
         try:
+            if "asyncio" in sys.modules:
+                outer = _set_loop_aside()
             return action(*arguments)
         finally:
             # No call stands before this store: a KeyboardInterrupt cannot skip it.
@@ -260,4 +263,5 @@ def say_goodbye_at_exit(engine: _Farewell) -> None:
 def _say_goodbye() -> None:
     for engine in list(_alive):
         if engine.pid == os.getpid():
-            engine.abandon()
+            with suppress(OSError, RuntimeError):  # the others want their turn, too
+                engine.abandon()

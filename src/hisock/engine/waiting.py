@@ -61,9 +61,11 @@ class Waiter:
 
 def wait_for_room(sock: socket.socket, timeout: float) -> None:
     """Wait until a socket can be written to, at most ``timeout`` seconds."""
-    with selectors.DefaultSelector() as selector, suppress(ValueError, KeyError):
-        selector.register(sock, selectors.EVENT_WRITE)
-        selector.select(timeout)
+    with suppress(OSError, ValueError, KeyError):  # closed meanwhile
+        kind = getattr(selectors, "PollSelector", selectors.SelectSelector)
+        with kind() as selector:
+            selector.register(sock, selectors.EVENT_WRITE)
+            selector.select(timeout)
 
 
 if hasattr(select, "poll"):

@@ -57,6 +57,10 @@ def read_signature(
     expects = f"on({command!r}) takes ({', '.join(offered)}); {where}"
     if not callable(function):
         raise HandlerSignatureError(f"{expects} is no function: {function!r:.80}")
+    if inspect.isgeneratorfunction(function):
+        raise HandlerSignatureError(
+            f"{expects} is a generator, which would never run; send what it yields"
+        )
     called = [function, inspect.getattr_static(type(function), "__call__", None)]
     if any(
         inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code)
@@ -132,6 +136,8 @@ def _resolve(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     if not isinstance(hint, str):
         return hint
     inner = inspect.unwrap(getattr(function, "__func__", function))
+    if hint.rpartition(".")[2] == ClientInfo.__name__:
+        return ClientInfo  # however it was imported, or for type checkers alone
     names = {**vars(builtins), **getattr(inner, "__globals__", {})}
     # A dotted or made-up name stays text, which no cast knows.
     return names.get(hint, hint)

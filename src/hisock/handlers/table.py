@@ -77,13 +77,22 @@ class HandlerTable:
             cannot be any other. Changed in place, so a loop may hold on to it.
     """
 
-    __slots__ = ("_by_word", "_entries", "_events", "_on_server", "_tapped", "direct")
+    __slots__ = (
+        "_by_word",
+        "_entries",
+        "_events",
+        "_longest",
+        "_on_server",
+        "_tapped",
+        "direct",
+    )
 
     def __init__(self, *, on_server: bool) -> None:
         self._on_server = on_server
         self._events = SERVER_EVENTS if on_server else CLIENT_EVENTS
         self._entries: dict[str, HandlerEntry] = {}
         self._by_word: dict[bytes, list[tuple[bytes, HandlerEntry]]] = {}
+        self._longest = 0
         self._tapped = False
         self.direct: dict[bytes, Callable[..., Any]] = {}
 
@@ -114,7 +123,10 @@ class HandlerTable:
 
         A command ends at a space or at the end of the message.
         """
-        for command, entry in self._by_word.get(body.partition(b" ")[0], ()):
+        end = body.find(b" ", 0, self._longest + 1)  # no copy of a large message
+        if end < 0:
+            end = min(len(body), self._longest + 1)
+        for command, entry in self._by_word.get(body[:end], ()):
             if body.startswith(command) and body[len(command) :][:1] in (b"", b" "):
                 return entry, body[len(command) + 1 :]
         return None
@@ -146,6 +158,7 @@ class HandlerTable:
         for entries in by_word.values():
             entries.sort(key=lambda pair: -len(pair[0]))
         self._by_word = by_word
+        self._longest = max(map(len, by_word), default=0)
         self.direct.clear()
         if not self._tapped and self.event("message") is None:
             for word, entries in by_word.items():

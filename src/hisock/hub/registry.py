@@ -21,29 +21,33 @@ M = TypeVar("M", bound=_HasInfo)
 
 
 class Registry(Generic[M]):
-    """Members of a server, each with its ``info``."""
+    """Members of a server, each with its ``info``.
 
-    __slots__ = ("_addresses", "_groups", "_members", "_names")
+    Attributes:
+        members: All of them, the oldest first; for look-ups only.
+    """
+
+    __slots__ = ("_addresses", "_groups", "_names", "members")
 
     def __init__(self) -> None:
-        self._members: dict[M, None] = {}
+        self.members: dict[M, None] = {}
         self._addresses: dict[Any, M] = {}
         self._names: dict[str, dict[M, None]] = {}
         self._groups: dict[str, dict[M, None]] = {}
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self.members)
 
     def __iter__(self) -> Iterator[M]:
-        return iter(self._members)
+        return iter(self.members)
 
     def __contains__(self, member: object) -> bool:
-        return member in self._members
+        return member in self.members
 
     def add(self, member: M) -> None:
         """A member has joined."""
         info = member.info
-        self._members[member] = None
+        self.members[member] = None
         self._addresses[info["ip"]] = member
         _enter(self._names, info["name"], member)
         _enter(self._groups, info["group"], member)
@@ -51,7 +55,7 @@ class Registry(Generic[M]):
     def remove(self, member: M) -> None:
         """A member has left; its ``info`` stays filled."""
         info = member.info
-        del self._members[member]
+        self.members.pop(member, None)
         # A reused port may already belong to the next member.
         if self._addresses.get(info["ip"]) is member:
             del self._addresses[info["ip"]]
@@ -99,7 +103,7 @@ def _enter(table: dict[str, dict[M, None]], key: str | None, member: M) -> None:
 def _leave(table: dict[str, dict[M, None]], key: str | None, member: M) -> None:
     if key is None:
         return
-    holders = table[key]
-    del holders[member]
+    holders = table.get(key, {})
+    holders.pop(member, None)
     if not holders:
-        del table[key]
+        table.pop(key, None)

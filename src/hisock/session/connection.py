@@ -43,12 +43,25 @@ class Messages:
     ``bodies`` may be shortened from the place where ``rest`` stands, never before.
     """
 
-    __slots__ = ("bodies", "rest", "size")
+    __slots__ = ("_size", "bodies", "rest", "searched")
 
-    def __init__(self, bodies: list[bytes], size: int) -> None:
+    def __init__(self, bodies: list[bytes]) -> None:
         self.bodies = bodies
-        self.size = size
         self.rest: Iterator[bytes] = iter(bodies)
+        #: How many of the first bodies are known to have a handler.
+        self.searched = 0
+        self._size = -1
+
+    @property
+    def size(self) -> int:
+        """Bytes of all bodies; counted when first asked for."""
+        if self._size < 0:
+            self._size = sum(map(len, self.bodies))
+        return self._size
+
+    @size.setter
+    def size(self, size: int) -> None:
+        self._size = size
 
     @property
     def place(self) -> int:
@@ -136,8 +149,8 @@ class Connection:
             decoder.feed(data, bodies)
         except RemoteProtocolError as error:
             ended = self._end(Input.VIOLATION, now, Closed(str(error), error))
-            return [Messages(bodies, len(data)), *ended] if bodies else ended
-        return [Messages(bodies, len(data))] if bodies else []
+            return [Messages(bodies), *ended] if bodies else ended
+        return [Messages(bodies)] if bodies else []
 
     def _feed_hello(self, data: bytes, now: float) -> list[Event]:
         reader = self._hello

@@ -20,6 +20,7 @@ __all__ = (
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, assert_never
@@ -55,8 +56,10 @@ _BARE_TOKENS: Final = (b"$CHNAME$", b"$CHGROUP$")
 #: Digits and then spaces, nothing else: no sign, no underscore, no leading zero,
 #: none of what ``int()`` forgives.
 _LENGTH: Final = re.compile(rb"(0|[1-9][0-9]*) *")
-#: How many lengths one decoder remembers, so that a stranger cannot fill it.
-_REMEMBERED: Final = 1024
+#: Headers seen before, for all decoders together: an own table each would let every
+#: stranger claim memory. When it is full it begins anew.
+_LENGTHS: Final[dict[bytes, int]] = {}
+_REMEMBERED: Final = 4096
 
 
 def check_header_len(header_len: object) -> int:
@@ -126,7 +129,6 @@ class Decoder:
         "_header_len",
         "_is_cut",
         "_largest",
-        "_lengths",
     )
 
     def __init__(
@@ -137,7 +139,6 @@ class Decoder:
         self._bare_tokens = bare_tokens
         self._buffer = PieceBuffer()
         self._is_cut = False
-        self._lengths: dict[bytes, int] = {}
 
     def feed(self, data: bytes, bodies: list[bytes]) -> None:
         """Append to ``bodies`` every body that is now complete.
@@ -156,7 +157,8 @@ class Decoder:
             whole = joined
             self._is_cut = False
         header_len = self._header_len
-        known = self._lengths.get
+        known = _LENGTHS.get
+        largest = self._largest or sys.maxsize
         append = bodies.append
         size = len(whole)
         at = 0
@@ -165,7 +167,7 @@ class Decoder:
             start = at + header_len
             head = whole[at:start]
             length = known(head)
-            if length is None:
+            if length is None or length > largest:
                 if head[0] == _DOLLAR and self._bare_tokens:
                     token = self._bare_token(whole[at : at + 9])
                     if token is None:
@@ -198,8 +200,9 @@ class Decoder:
                 f"a message of {length} bytes was announced, "
                 f"the limit is {self._largest}"
             )
-        if len(self._lengths) < _REMEMBERED:
-            self._lengths[head] = length
+        if len(_LENGTHS) >= _REMEMBERED:
+            _LENGTHS.clear()
+        _LENGTHS[head] = length
         return length
 
     def _check(self, head: bytes) -> None:

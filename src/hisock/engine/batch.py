@@ -1,0 +1,80 @@
+"""What threads collect in ``with client.batch()``, each its own."""
+
+from __future__ import annotations
+
+__all__ = ("Batches",)
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from hisock.engine.post import FLUSH_SIZE
+
+
+class _Batch:
+    __slots__ = ("frames", "size")
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.size = 0
+
+
+class Batches:
+    """Frames that wait for the end of a batch, by thread.
+
+    Args:
+        write: Writes what one thread has collected, joined.
+    """
+
+    __slots__ = ("_open", "_write")
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+        self._open: dict[int, _Batch] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Collect what this thread sends in this block and write it together."""
+        me = threading.get_ident()
+        if me in self._open:
+            yield  # an outer batch writes it
+            return
+        self._open[me] = _Batch()
+        try:
+            try:
+                yield
+            finally:
+                self.flush()
+        finally:
+            del self._open[me]
+
+    def collect(self, frame: bytes) -> bool:
+        """Add a frame to this thread's batch; whether there is one."""
+        batch = self._open.get(threading.get_ident())
+        if batch is None:
+            return False
+        batch.frames.append(frame)
+        batch.size += len(frame)
+        if batch.size >= FLUSH_SIZE:
+            self.flush()
+        return True
+
+    def take(self) -> bytes:
+        """Everything this thread has collected; the caller writes it."""
+        batch = self._open.get(threading.get_ident())
+        if batch is None:
+            return b""
+        data = b"".join(batch.frames)
+        batch.frames.clear()
+        batch.size = 0
+        return data
+
+    def flush(self) -> None:
+        """Write what this thread has collected; what cannot be written is lost, and
+        the exception tells."""
+        data = self.take()
+        if data:
+            self._write(data)
