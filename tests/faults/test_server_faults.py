@@ -609,7 +609,7 @@ def test_h19_in_a_broadcast(caplog: pytest.LogCaptureFixture) -> None:
         stage.server.send_all_clients("news")
         assert large.take_frame() == b"news " + b"x" * 200
         assert small.take_frame(2) == b"news "
-    assert "did not go to {'ip'" in caplog.text
+    assert "are too many for the header_len of {'ip'" in caplog.text
     assert "'name': 'small'" in caplog.text
 
 
