@@ -49,6 +49,7 @@ class HiSockClient(Face):
         MessageTooLarge: ``header_len`` cannot hold the length of the hello.
     """
 
+    _side = "client"
     _others_events = SERVER_EVENTS
     _engine: ClientEngine
     _logs_errors = False

@@ -56,6 +56,7 @@ class HiSockServer(Face):
         InvalidOption: Another argument cannot work.
     """
 
+    _side = "server"
     _others_events = CLIENT_EVENTS
     _engine: ServerEngine
 

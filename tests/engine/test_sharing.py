@@ -6,13 +6,14 @@ import contextlib
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from hisock import connect, start_threaded_server
 from hisock.errors import RequestTimeout, UnknownClient
 
-from .test_blocking import HOST, PATIENCE, Task, eventually, served
+from .test_blocking import HOST, PATIENCE, Task, eventually, served, updated
 
 EACH = 200
 
@@ -67,7 +68,7 @@ def test_update_writes_although_another_thread_reads() -> None:
         client.send("big", bytes(12_000_000))
         reading = Task(server.take)
         try:
-            eventually(lambda: client.update() or reading.ends(0), "all is written")
+            updated(client, lambda: reading.ends(0), "all is written")
             server.send(b"thank you")
             assert receiving.result() == b"thank you"
         finally:
@@ -91,7 +92,7 @@ def test_two_threads_that_ask_get_their_own_answers() -> None:
         def ask(name: str) -> list[str]:
             return [client.get_client(name)["name"] for _ in range(EACH)]
 
-        asking = {name: Task(lambda name=name: ask(name)) for name in ("ann", "bob")}
+        asking = {name: Task(partial(ask, name)) for name in ("ann", "bob")}
         for name, task in asking.items():
             assert task.result() == [name] * EACH
 

@@ -174,53 +174,66 @@ def test_two_threads_may_catch_up_at_once() -> None:
 
 
 def test_one_thread_turns() -> None:
-    """Who claims is the one, until it is released; then the next may."""
+    """Whoever runs in it is the one, until that ends; then the next may."""
     turn = Turn("run")
-    mine = [turn.is_mine]
+    seen: list[bool] = []
 
-    turn.claim()
-    mine += [turn.is_mine, in_thread(lambda: turn.is_mine)]
-    assert not in_thread(turn.try_claim)
+    def inside() -> None:
+        seen.append(turn.is_mine)
+        seen.append(bool(in_thread(lambda: turn.is_mine)))
+        seen.append(bool(in_thread(lambda: turn.try_run(lambda: None))))
+        seen.append(turn.is_taken)
 
-    turn.release()
-    mine += [turn.is_mine]
-    assert mine == [False, True, False, False]
+    turn.run(inside)
 
-    def next_one() -> bool:
-        claimed = turn.try_claim()
-        turn.release()
-        return claimed
-
-    assert in_thread(next_one)
-    assert turn.try_claim()
+    assert seen == [True, False, False, True]
+    assert (turn.is_taken, turn.is_mine) == (False, False)
+    assert in_thread(lambda: turn.try_run(lambda: None))
 
 
 def test_a_turn_inside_a_turn() -> None:
     """``run()`` inside a handler is refused, with what to do instead."""
     turn = Turn("run")
-    turn.claim()
-    assert not turn.try_claim()
 
-    with pytest.raises(AlreadyRunning) as caught:
-        turn.claim()
+    def inside() -> None:
+        assert not turn.try_run(lambda: None)
+        with pytest.raises(AlreadyRunning) as caught:
+            turn.run(lambda: None)
+        told = (
+            "run() was called inside a handler, while run() is still running it; "
+            "return from the handler instead"
+        )
+        assert told == str(caught.value)
 
-    told = (
-        "run() was called inside a handler, while run() is still running it; "
-        "return from the handler instead"
-    )
-    assert told == str(caught.value)
-    turn.release()
-    assert in_thread(turn.try_claim)
+    turn.run(inside)
+
+    assert turn.try_run(lambda: None)
 
 
 def test_a_turn_in_two_threads() -> None:
     """``update()`` in a second thread is refused by name."""
     turn = Turn("update")
-    turn.claim()
-    error = in_thread(turn.claim)
+    errors: list[object] = []
+
+    turn.run(lambda: errors.append(in_thread(lambda: turn.run(lambda: None))))
 
     told = "update() is already running in another thread; call it in one only"
+    (error,) = errors
     assert (AlreadyRunning, told) == (type(error), str(error))
+
+
+def test_an_exception_gives_the_turn_back() -> None:
+    """However a turn ends, the next one may begin."""
+    turn = Turn("run")
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        turn.run(interrupted)
+
+    assert not turn.is_taken
+    assert turn.try_run(lambda: None)
 
 
 # --- threads that turn -----------------------------------------------------------

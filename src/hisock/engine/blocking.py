@@ -423,7 +423,7 @@ class ClientEngine:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 raise RequestTimeout(f"nothing came within {timeout:g} s")
-            if self.turn.owner and not self.turn.is_mine:
+            if self.turn.is_taken and not self.turn.is_mine:
                 # Its handlers' turn sorts out what it has begun, and tells us.
                 self._pump.wait_beside(left, seen)
                 continue

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self
 
 from hisock.engine.threads import Driver
+from hisock.errors import ReservedCommand
 from hisock.handlers.table import HandlerTable
 from hisock.types import Address, Handler
 from hisock.wire.payload import prefix_of
@@ -61,6 +62,8 @@ class Face:
     #: What a user may not expect to arrive at a handler of the other side.
     _others_events: ClassVar[Collection[str]] = ()
 
+    _side: ClassVar[str] = ""
+
     addr: Address
     header_len: int
     _engine: _Engine
@@ -105,6 +108,10 @@ class Face:
             HandlerSignatureError: The function's parameters or hints do not fit;
                 raised by the decorator.
         """
+        if callable(command):
+            raise ReservedCommand(
+                f'@{self._side}.on needs a command: write @{self._side}.on("name")'
+            )
         prefix_of(command)
 
         def register(function: Handler) -> Handler:

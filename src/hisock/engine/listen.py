@@ -99,8 +99,18 @@ class Pump:
             self._drive.forget(self._listener.fileno())
             self._listener.close()
 
-    def close(self) -> None:
-        """Drop every socket and the loop."""
+    def close(self, *, shared: bool = False) -> None:
+        """Drop every socket and the drive.
+
+        Args:
+            shared: Whether another process has them, too, and goes on with them.
+        """
+        if shared:
+            self._drive.close()
+            self._listener.close()
+            for link in self.links:
+                link.drop()
+            return
         self.stop_accepting()
         for link in list(self.links):
             self._forget(link)

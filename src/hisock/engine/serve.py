@@ -410,15 +410,8 @@ class ServerEngine:
         end = time.monotonic() + STALL
         while link.outbox.is_full and link.is_open:
             before = link.outbox.size
-            if self.turn.try_claim():
-                # Nobody turns: read, too, for a peer that writes until somebody does.
-                try:
-                    self._lock.run(self._pump.touch, link)
-                    self._pump.step(wait=True, timeout=0.1)
-                finally:
-                    self.turn.owner = 0
-                    self.turn.held.release()
-            else:
+            # Nobody turns: read, too, for a peer that writes until somebody does.
+            if not self.turn.try_run(self._step_for, link):
                 wait_for_room(link.sock, 0.1)
             self._lock.run(self._push, link)
             now = time.monotonic()
@@ -429,6 +422,10 @@ class ServerEngine:
                     f"{dict(link.info)} took nothing for {STALL:g} s while "
                     f"{link.outbox.size} bytes were waiting for it"
                 )
+
+    def _step_for(self, link: Link) -> None:
+        self._lock.run(self._pump.touch, link)
+        self._pump.step(wait=True, timeout=0.1)
 
     def _push(self, link: Link) -> None:
         link.flush()
@@ -459,7 +456,7 @@ class ServerEngine:
         link.settle()
         if link.wants_writing or link.inbox or not link.is_open:
             self._pump.touch(link)
-            if self.turn.owner:  # on this very thread: a signal handler, in its wait
+            if self.turn.is_taken:  # on this very thread: a signal handler, in its wait
                 self._pump.wake()
 
     def look_up(self, who: Any, stacklevel: int = 3) -> Link:
@@ -519,25 +516,21 @@ class ServerEngine:
         if self.is_closed:
             return
         if self.pid != os.getpid():
-            self._lock.run(self._let_go)  # the connections are still the parent's
+            self._lock.run(self._let_go)
             return
         self._lock.run(self._begin_close, reason, linger)
         if self.turn.is_mine:
             self._pump.wake()  # from a signal handler, in its wait
             return  # the turn around this handler finishes it
-        if self.turn.try_claim():
-            try:
-                self._finish()
-            finally:
-                self.turn.release()
-            return
-        self._pump.wake()
-        if not self._finished.wait(linger + 1.0):
-            _log.warning(
-                "%s is not closed yet: a handler still runs in another thread; "
-                "it closes when that returns",
-                self._name,
-            )
+        end = time.monotonic() + linger + 1.0
+        while not self.turn.try_run(self._finish):
+            self._pump.wake()
+            if self._finished.wait(0.1):
+                return
+            if time.monotonic() >= end:
+                text = "%s closes when the handler in another thread returns"
+                _log.warning(text, self._name)
+                return
 
     def _begin_close(self, reason: str, linger: float) -> None:
         if self._closing:
@@ -581,13 +574,13 @@ class ServerEngine:
 
     def _abandon(self) -> None:
         self._begin_close("the server's program ended", 0.0)
-        if self.turn.try_claim():
-            self._let_go()
+        self.turn.try_run(self._let_go)
 
     def _let_go(self) -> None:
         self.is_closed = True
         self._finished.set()
-        self._pump.close()
+        # After a fork the connections, and what watches them, are still the parent's.
+        self._pump.close(shared=self.pid != os.getpid())
 
 
 def _done_with(inbox: list[Event], event: Event) -> None:

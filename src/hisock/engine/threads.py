@@ -77,46 +77,49 @@ class StateLock:
                     self.is_busy = False
 
 
+class _Claim:
+    __slots__ = ("thread",)
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+
 class Turn:
     """Who turns the server or client right now: one thread, and only once.
+
+    The first claim in the list has the turn. Adding one and taking one's own out are
+    single steps for Python, so that no KeyboardInterrupt leaves the turn taken.
 
     Args:
         verb: What the user calls, for error texts.
     """
 
-    __slots__ = ("_verb", "held", "owner")
+    __slots__ = ("_claims", "_verb")
 
     def __init__(self, verb: str) -> None:
         self._verb = verb
-        # Reentrant, so that a KeyboardInterrupt between taking it and noting the owner
-        # does not lock the thread out of its own server.
-        self.held = threading.RLock()
-        #: The thread's ident, or 0.
-        self.owner = 0
+        self._claims: list[_Claim] = []
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether there is one."""
+        return bool(self._claims)
 
     @property
     def is_mine(self) -> bool:
         """Whether this thread is the one, that is: inside a handler."""
-        return self.owner == threading.get_ident()
+        first = self._claims[:1]
+        return bool(first) and first[0].thread == threading.get_ident()
 
-    def try_claim(self) -> bool:
-        """Become the one, if there is none."""
-        if self.is_mine or not self.held.acquire(blocking=False):
-            return False
-        self.owner = threading.get_ident()
-        return True
-
-    def claim(self) -> None:
-        """Become the one.
+    def run(self, action: Callable[..., Any], *arguments: Any) -> None:
+        """Call ``action`` as the one, with no asyncio loop in sight.
 
         Raises:
             AlreadyRunning: There is one: an outer call on this thread, or another.
         """
-        me = threading.get_ident()
-        if self.owner != me and self.held.acquire(blocking=False):
-            self.owner = me
+        if self.try_run(action, *arguments):
             return
-        if self.owner == me:
+        if self.is_mine:
             raise AlreadyRunning(
                 f"{self._verb}() was called inside a handler, while {self._verb}() is "
                 "still running it; return from the handler instead"
@@ -125,29 +128,26 @@ class Turn:
             f"{self._verb}() is already running in another thread; call it in one only"
         )
 
-    def run(self, action: Callable[..., Any], *arguments: Any) -> Any:
-        """Call ``action`` as the one, with no asyncio loop in sight.
-
-        Raises:
-            AlreadyRunning: There is one already.
-        """
+    def try_run(self, action: Callable[..., Any], *arguments: Any) -> bool:
+        """As ``run``; false, without a call, where there is one already."""
+        claim = _Claim()
+        claims = self._claims
         outer: Callable[[], None] | None = None
-        self.claim()
         try:
+            claims.append(claim)
+            if claims[0] is not claim:
+                return False
             if "asyncio" in sys.modules:
                 outer = _set_loop_aside()
-            return action(*arguments)
+            action(*arguments)
+            return True
         finally:
-            # No call stands before this store: a KeyboardInterrupt cannot skip it.
-            self.owner = 0
-            self.held.release()
+            try:  # noqa: SIM105  # a call of suppress() could be interrupted
+                claims.remove(claim)
+            except ValueError:
+                pass  # interrupted before it was added
             if outer is not None:
                 outer()
-
-    def release(self) -> None:
-        """Let the next one come."""
-        self.owner = 0
-        self.held.release()
 
 
 class Driver:

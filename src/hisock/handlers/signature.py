@@ -57,11 +57,11 @@ def read_signature(
     expects = f"on({command!r}) takes ({', '.join(offered)}); {where}"
     if not callable(function):
         raise HandlerSignatureError(f"{expects} is no function: {function!r:.80}")
-    if inspect.isgeneratorfunction(function):
+    called = [function, inspect.getattr_static(type(function), "__call__", None)]
+    if any(inspect.isgeneratorfunction(code) for code in called):
         raise HandlerSignatureError(
             f"{expects} is a generator, which would never run; send what it yields"
         )
-    called = [function, inspect.getattr_static(type(function), "__call__", None)]
     if any(
         inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code)
         for code in called

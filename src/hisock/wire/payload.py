@@ -51,10 +51,6 @@ def prefix_of(command: str) -> bytes:
     Raises:
         ReservedCommand: It is no text, empty, or has the form ``$command$``.
     """
-    if callable(command):
-        raise ReservedCommand(
-            f'a decorator needs its command: write on("name") (got {command!r:.60})'
-        )
     if not isinstance(command, str) or not command:
         raise ReservedCommand(f"a command is text, and not empty: {command!r:.80}")
     if _RESERVED_COMMAND.search(command):
