@@ -98,6 +98,7 @@ class ClientEngine:
         self._dropped = Repeats()
         self._asking = threading.Lock()
         self._answers_due = 0
+        self._heard_goodbye = False
         self._over: Closed | None = None
         #: Whether messages can be sent, as far as is known.
         self.is_usable = True
@@ -476,6 +477,8 @@ class ClientEngine:
             found = resolve(self.table, body, by_client=False)
         except RemoteProtocolError:
             return False  # its turn comes, and ends the connection
+        if isinstance(found, Bye):
+            self._heard_goodbye = True
         return isinstance(found, NoHandler)
 
     def ask(self, question: Frame, timeout: float) -> ClientAnswer:
@@ -513,14 +516,11 @@ class ClientEngine:
                 "call update() more often"
             )
         for event in self._link.inbox:
-            if isinstance(event, Messages):
-                bodies = event.bodies[event.place :]
-                if not any(_is_goodbye(body) for body in bodies):
-                    continue
-                event = Closed(_ENDED)
             if isinstance(event, Closed):
                 text = f"{self._name} is disconnected: {event.reason}"
                 raise ClientDisconnected(text) from event.error
+        if self._heard_goodbye:
+            raise ClientDisconnected(f"{self._name} is disconnected: {_ENDED}")
 
     # --- ending ----------------------------------------------------------------
 
@@ -572,10 +572,6 @@ class ClientEngine:
 
 def _is_answer(body: bytes) -> bool:
     return decode_answer(body) is not None
-
-
-def _is_goodbye(body: bytes) -> bool:
-    return body[:1] == b"$" and body == encode_frame(Bye(by_client=False))
 
 
 def _as_client(info: dict[str, Any]) -> ClientInfo:
