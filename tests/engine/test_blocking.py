@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import logging
 import re
@@ -234,11 +235,13 @@ def interrupt_at(
             reached.append(f"{code.co_qualname}:{frame.f_lineno}{what}")
             raise KeyboardInterrupt
 
+    gc.disable()  # an exception in a finalizer of something else goes nowhere
     sys.setprofile(profile)
     try:
         yield reached
     finally:
         sys.setprofile(None)
+        gc.enable()
 
 
 @pytest.fixture

@@ -410,9 +410,7 @@ class ServerEngine:
         end = time.monotonic() + STALL
         while link.outbox.is_full and link.is_open:
             before = link.outbox.size
-            # Nobody turns: read, too, for a peer that writes until somebody does.
-            if not self.turn.try_run(self._step_for, link):
-                wait_for_room(link.sock, 0.1)
+            wait_for_room(link.sock, 0.1)
             self._lock.run(self._push, link)
             now = time.monotonic()
             if link.outbox.size < before:
@@ -422,10 +420,6 @@ class ServerEngine:
                     f"{dict(link.info)} took nothing for {STALL:g} s while "
                     f"{link.outbox.size} bytes were waiting for it"
                 )
-
-    def _step_for(self, link: Link) -> None:
-        self._lock.run(self._pump.touch, link)
-        self._pump.step(wait=True, timeout=0.1)
 
     def _push(self, link: Link) -> None:
         link.flush()
