@@ -524,7 +524,7 @@ sys.stdin.readline()
 def program(text: str, *arguments: str) -> Iterator[tuple[Any, str]]:
     """A running Python program and the first line it prints."""
     process = subprocess.Popen(
-        [sys.executable, "-c", text, *arguments],
+        [sys.executable, "-u", "-c", text, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
