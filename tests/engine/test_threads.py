@@ -182,12 +182,12 @@ def test_one_thread_turns() -> None:
         seen.append(turn.is_mine)
         seen.append(bool(in_thread(lambda: turn.is_mine)))
         seen.append(bool(in_thread(lambda: turn.try_run(lambda: None))))
-        seen.append(turn.is_taken)
+        seen.append(bool(turn.claims))
 
     turn.run(inside)
 
     assert seen == [True, False, False, True]
-    assert (turn.is_taken, turn.is_mine) == (False, False)
+    assert (bool(turn.claims), turn.is_mine) == (False, False)
     assert in_thread(lambda: turn.try_run(lambda: None))
 
 
@@ -232,7 +232,7 @@ def test_an_exception_gives_the_turn_back() -> None:
     with pytest.raises(KeyboardInterrupt):
         turn.run(interrupted)
 
-    assert not turn.is_taken
+    assert not turn.claims
     assert turn.try_run(lambda: None)
 
 

@@ -24,36 +24,36 @@ class Batches:
 
     Args:
         write: Writes what one thread has collected, joined.
+
+    Attributes:
+        open: The batches that are being collected; empty most of the time.
     """
 
-    __slots__ = ("_open", "_write")
+    __slots__ = ("_write", "open")
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self._write = write
-        self._open: dict[int, _Batch] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._open)
+        self.open: dict[int, _Batch] = {}
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
         """Collect what this thread sends in this block and write it together."""
         me = threading.get_ident()
-        if me in self._open:
+        if me in self.open:
             yield  # an outer batch writes it
             return
-        self._open[me] = _Batch()
+        self.open[me] = _Batch()
         try:
             try:
                 yield
             finally:
                 self.flush()
         finally:
-            del self._open[me]
+            del self.open[me]
 
     def collect(self, frame: bytes) -> bool:
         """Add a frame to this thread's batch; whether there is one."""
-        batch = self._open.get(threading.get_ident())
+        batch = self.open.get(threading.get_ident())
         if batch is None:
             return False
         batch.frames.append(frame)
@@ -64,7 +64,7 @@ class Batches:
 
     def take(self) -> bytes:
         """Everything this thread has collected; the caller writes it."""
-        batch = self._open.get(threading.get_ident())
+        batch = self.open.get(threading.get_ident())
         if batch is None:
             return b""
         data = b"".join(batch.frames)

@@ -94,6 +94,7 @@ class ClientEngine:
         self._outgoing = Post(self._lock, self.turn, (), lambda link: None)
         self._runner = Runner(self.table, self, self._outgoing, by_client=False)
         self.batches = Batches(self._write)
+        self._open_batches = self.batches.open
         self._unclaimed = Inbox(limits)
         self._dropped = Repeats()
         self._asking = threading.Lock()
@@ -133,7 +134,7 @@ class ClientEngine:
 
     def _turn(self, wait: bool, timeout: float | None) -> None:
         end = None if timeout is None else time.monotonic() + timeout
-        if self.batches:
+        if self._open_batches:
             self.batches.flush()
         try:
             if self._link.outbox.size:
@@ -278,7 +279,7 @@ class ClientEngine:
             frame = self._headers[size] + prefix + content
         except KeyError:
             frame = self._header(size) + prefix + content
-        if self.batches and self.batches.collect(frame):
+        if self._open_batches and self.batches.collect(frame):
             return
         link, lock = self._link, self._lock
         with lock.reading:
@@ -406,7 +407,7 @@ class ClientEngine:
             RequestTimeout: It did not come in time.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        if self.batches:
+        if self._open_batches:
             self.batches.flush()
         if self._outgoing.unsent:
             self._flush_unsent()
@@ -424,7 +425,7 @@ class ClientEngine:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 raise RequestTimeout(f"nothing came within {timeout:g} s")
-            if self.turn.is_taken and not self.turn.is_mine:
+            if self.turn.claims and not self.turn.is_mine:
                 # Its handlers' turn sorts out what it has begun, and tells us.
                 self._pump.wait_beside(left, seen)
                 continue

@@ -171,7 +171,8 @@ class ServerEngine:
                             ran = True
                     finally:
                         self._outgoing.current = None
-                _done_with(inbox, event)
+                if inbox and inbox[0] is event:
+                    del inbox[0]
             link.is_ready = False
             ready.popleft()
             if inbox and not link.is_ready:  # another thread ended it just now
@@ -450,7 +451,7 @@ class ServerEngine:
         link.settle()
         if link.wants_writing or link.inbox or not link.is_open:
             self._pump.touch(link)
-            if self.turn.is_taken:  # on this very thread: a signal handler, in its wait
+            if self.turn.claims:  # on this very thread: a signal handler, in its wait
                 self._pump.wake()
 
     def look_up(self, who: Any, stacklevel: int = 3) -> Link:

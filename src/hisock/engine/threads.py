@@ -92,23 +92,21 @@ class Turn:
 
     Args:
         verb: What the user calls, for error texts.
+
+    Attributes:
+        claims: Empty while there is no one; only to be looked at.
     """
 
-    __slots__ = ("_claims", "_verb")
+    __slots__ = ("_verb", "claims")
 
     def __init__(self, verb: str) -> None:
         self._verb = verb
-        self._claims: list[_Claim] = []
-
-    @property
-    def is_taken(self) -> bool:
-        """Whether there is one."""
-        return bool(self._claims)
+        self.claims: list[_Claim] = []
 
     @property
     def is_mine(self) -> bool:
         """Whether this thread is the one, that is: inside a handler."""
-        first = self._claims[:1]
+        first = self.claims[:1]
         return bool(first) and first[0].thread == threading.get_ident()
 
     def run(self, action: Callable[..., Any], *arguments: Any) -> None:
@@ -131,7 +129,7 @@ class Turn:
     def try_run(self, action: Callable[..., Any], *arguments: Any) -> bool:
         """As ``run``; false, without a call, where there is one already."""
         claim = _Claim()
-        claims = self._claims
+        claims = self.claims
         outer: Callable[[], None] | None = None
         try:
             claims.append(claim)
