@@ -133,6 +133,8 @@ class ServerEngine:
         return not self.is_closed
 
     def _turn(self, wait: bool, timeout: float | None) -> None:
+        if self.is_closed:
+            return  # while this thread was on its way to the turn
         end = None if timeout is None else time.monotonic() + timeout
         try:
             self._pump.step(wait=wait, timeout=timeout)
