@@ -199,7 +199,7 @@ class ClientEngine:
         _log.info("%s is disconnected: %s", self._name, closed.reason)
         self._lock.run(self._link.settle)
         self._pump.drop()
-        return self._call_event("force_disconnect")
+        return self._runner.run_event(self._link, "force_disconnect")
 
     # --- what the runner asks --------------------------------------------------
 
@@ -209,9 +209,13 @@ class ClientEngine:
             case Bye():
                 self._lock.run(self._end, _ENDED)
             case Joined(info):
-                return self._call_event("client_connect", _as_client(info))
+                return self._runner.run_event(
+                    self._link, "client_connect", _as_client(info)
+                )
             case Left(info):
-                return self._call_event("client_disconnect", _as_client(info))
+                return self._runner.run_event(
+                    self._link, "client_disconnect", _as_client(info)
+                )
             case _:
                 pass  # only a client says these, or nobody asked
         return False
@@ -249,16 +253,6 @@ class ClientEngine:
     def broken(self, link: Link, error: RemoteProtocolError) -> None:
         """End a connection on which a reserved message was none."""
         self._lock.run(self._end, str(error), error)
-
-    def _call_event(self, event: str, *arguments: Any) -> bool:
-        entry = self.table.event(event)
-        if entry is None:
-            return False
-        try:
-            entry.call(*arguments)
-        except Exception as error:
-            self.failed(self._link, entry, error)
-        return True
 
     # --- sending ---------------------------------------------------------------
 

@@ -103,11 +103,19 @@ class Runner:
                 return self._owner.control(link, frame)
         return self._owner.seen(link, body) or ran
 
-    def _call(
-        self, link: Link, entry: HandlerEntry, client: Any, content: bytes
-    ) -> None:
+    def run_event(self, link: Link, event: str, *arguments: Any) -> bool:
+        """Run the handler of a reserved event; whether there is one."""
+        entry = self._table.event(event)
+        if entry is None:
+            return False
+        self._call(link, entry, *arguments)
+        if self._post.unsent:
+            self._post.flush_due()
+        return True
+
+    def _call(self, link: Link, entry: HandlerEntry, *arguments: Any) -> None:
         try:
-            entry.call(client, content)
+            entry.call(*arguments)
         except Exception as error:
             self._owner.failed(link, entry, error)
 

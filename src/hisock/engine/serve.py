@@ -198,7 +198,7 @@ class ServerEngine:
         info = link.info
         _log.info("joined: %s", dict(info))
         try:
-            return self._call_event(link, "join", info)
+            return self._runner.run_event(link, "join", info)
         finally:
             self._tell_others(link, Joined(dict(info)))
 
@@ -231,7 +231,7 @@ class ServerEngine:
         level = logging.INFO if is_normal else logging.WARNING
         _log.log(level, "left: %s: %s", dict(link.info), closed.reason)
         try:
-            return self._call_event(link, "leave", link.info)
+            return self._runner.run_event(link, "leave", link.info)
         finally:
             self._tell_others(link, Left(dict(link.info)))
 
@@ -273,7 +273,7 @@ class ServerEngine:
         changed, old = self._lock.run(self._enter_change, link, key, new)
         if not changed:
             return False
-        return self._call_event(link, f"{key}_change", link.info, old, new)
+        return self._runner.run_event(link, f"{key}_change", link.info, old, new)
 
     def _enter_change(
         self, link: Link, key: str, new: str | None
@@ -318,7 +318,7 @@ class ServerEngine:
         # A handler that ended the client also ended what the client gets to say.
         if not link.is_member:
             return False
-        return self._call_event(link, "message", link.info, body)
+        return self._runner.run_event(link, "message", link.info, body)
 
     def failed(self, link: Link, entry: HandlerEntry, error: Exception) -> None:
         """Log what a handler raised; it costs nobody else anything."""
@@ -336,19 +336,6 @@ class ServerEngine:
     def broken(self, link: Link, error: RemoteProtocolError) -> None:
         """End a client that sent a reserved message that is none."""
         self._lock.run(self._end_link, link, str(error))
-
-    def _call_event(self, link: Link, event: str, *arguments: Any) -> bool:
-        """Call the handler of a reserved event, if there is one."""
-        entry = self.table.event(event)
-        if entry is None:
-            return False
-        try:
-            entry.call(*arguments)
-        except Exception as error:
-            self.failed(link, entry, error)
-        if self._outgoing.unsent:
-            self._outgoing.flush_due()
-        return True
 
     # --- sending ---------------------------------------------------------------
 
