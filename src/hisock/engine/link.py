@@ -128,7 +128,10 @@ class Link:
             if not isinstance(error, BlockingIOError | InterruptedError):
                 self.lose(error)
             return
-        self.take(data)
+        if data:
+            self.inbox += self.connection.feed(data, clock())
+        else:
+            self.take(data)
         self.is_torn = False
 
     def take(self, data: bytes) -> None:

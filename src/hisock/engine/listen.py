@@ -179,19 +179,23 @@ class Pump:
         self._attend(victim)
 
     def _on_readable(self, link: Link) -> None:
-        # ``StateLock.run`` in place: nothing of ours can be going on further out on the
-        # one thread that turns the server (bench/ping_pong.py).
+        # ``StateLock.run`` and the usual case of ``Link.read`` in place: nothing of
+        # ours can be going on further out on the one thread that turns the server
+        # (bench/ping_pong.py).
         lock = self._lock
         with lock.reading:
             lock.is_busy = True
             try:
                 link.read()
-                if link.has_joined and not link.outbox.size and link.connection.is_open:
-                    if not link.is_ready and link.inbox:
-                        link.is_ready = True
-                        self.ready.append(link)
-                elif link in self.links:
-                    self._attend(link)
+                if (
+                    not (link.has_joined and link.connection.is_open)
+                    or link.outbox.size
+                ):
+                    if link in self.links:
+                        self._attend(link)
+                elif not link.is_ready and link.inbox:
+                    link.is_ready = True
+                    self.ready.append(link)
             finally:
                 lock.is_busy = False
         if lock.postponed:

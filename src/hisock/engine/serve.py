@@ -356,8 +356,8 @@ class ServerEngine:
             self._check(body, link.connection.header_len)
         if link.outbox.size and link.outbox.is_full and not self.turn.is_mine:
             self._wait_for_room(link)
-        frame = header(len(body), link.connection.header_len) + body
-        self._lock.run(self._outgoing.write, link, frame)
+        head = header(len(body), link.connection.header_len)
+        self._outgoing.send(link, head + body)
 
     def send_group(self, group: str, body: bytes) -> None:
         """Send to everybody in a group.

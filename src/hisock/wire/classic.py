@@ -161,6 +161,9 @@ class Decoder:
         largest = self._largest or sys.maxsize
         append = bodies.append
         size = len(whole)
+        if known(whole[:header_len]) == size - header_len <= largest:
+            append(whole[header_len:])  # a single one, as in a dialogue
+            return
         at = 0
         missing = 0
         while at < size:
