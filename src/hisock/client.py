@@ -4,42 +4,39 @@ from __future__ import annotations
 
 __all__ = ("HiSockClient", "ThreadedHiSockClient", "connect", "threaded_connect")
 
-from contextlib import AbstractContextManager
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypeVar, Unpack, overload
 
-from hisock.engine.blocking import ClientEngine
-from hisock.engine.dial import dial, parse_address
-from hisock.engine.face import Face, ThreadedFace
-from hisock.engine.link import DONT_WAIT
-from hisock.errors import ClientDisconnected, InvalidClient, Refused, UnknownClient
-from hisock.handlers.table import SERVER_EVENTS
-from hisock.types import Address, ClientLike, Limits, Sendable
-from hisock.wire.classic import check_header_len
-from hisock.wire.frames import GetClient, Hello, Regroup, Rename
-from hisock.wire.payload import as_text, check_content, check_name
+from hisock.engine.asking import Stream
+from hisock.engine.client_face import (
+    ClientFace,
+    ClientOptions,
+    read_answer,
+    spell_client,
+)
+from hisock.engine.face import ThreadedFace
+from hisock.errors import ClientDisconnected
+from hisock.types import Address, ClientLike, Message, Sendable
 
-#: Seconds that a server has to answer ``get_client``.
-_ANSWER = 5.0
+T = TypeVar("T")
 
 
-class _Options(TypedDict, total=False):
-    limits: Limits | None
-
-
-class HiSockClient(Face):
+class HiSockClient(ClientFace):
     """A client: connects, says who it is, sends, and runs handlers for what comes.
 
     Handlers run on the thread that calls ``update``; every other method may be called
     from any thread.
 
     Args:
-        addr: ``(ip, port)`` of the server.
+        addr: ``(ip, port)`` of the server, or ``"host:port"``, ``"[::1]:port"``,
+            ``"unix:/path"``.
         name: What others may call this client; ``None`` for no name.
         group: The group it is in; ``None`` for none.
         blocking: Whether ``update`` waits until a handler ran, and a send for room.
-        header_len: Bytes of a header, 2 to 64. A hisock 1.1 server needs its own.
+        header_len: Bytes of a header, 2 to 64. A hisock 1.1 server needs its own; under
+            4 only the wire of 1.1 is spoken.
         cache_size: Messages that ``get_cache`` remembers; 0 or less for none.
         limits: How much the server may ask for.
+        wait: Seconds to keep trying while no server answers.
 
     Raises:
         ServerNotRunning: Nobody answers at that address.
@@ -49,107 +46,74 @@ class HiSockClient(Face):
         MessageTooLarge: ``header_len`` cannot hold the length of the hello.
     """
 
-    _side = "client"
-    _others_events = SERVER_EVENTS
-    _engine: ClientEngine
-    _logs_errors = False
+    # --- turning ---------------------------------------------------------------
 
-    def __init__(
-        self,
-        addr: Address,
-        name: str | None = None,
-        group: str | None = None,
-        blocking: bool = True,
-        header_len: int = 16,
-        cache_size: int = -1,
-        *,
-        limits: Limits | None = None,
-    ) -> None:
-        limits = limits or Limits()
-        self.addr = parse_address(addr)
-        self.header_len = check_header_len(header_len)
-        self.name = check_name(name, limits.name)
-        self.group = check_name(group, limits.name)
-        self._limits = limits
-        self._blocking = blocking
-        self._prefixes = {}
-        sock = dial(self.addr, waits=bool(DONT_WAIT))
-        try:
-            self._engine = ClientEngine(
-                sock,
-                Hello(name, group),
-                name=f"{type(self).__name__} {name!r}",
-                limits=limits,
-                header_len=self.header_len,
-                cache_size=cache_size,
-                waits=blocking,
-                logs_errors=self._logs_errors,
-            )
-        except BaseException:
-            sock.close()
-            raise
-        self._table = self._engine.table
-
-    def __str__(self) -> str:
-        return f"<{type(self).__name__} connected to {self.addr[0]}:{self.addr[1]}>"
-
-    __repr__ = __str__
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether neither side has ended the connection, as far as is known.
-
-        .. versionadded:: 4.0
-        """
-        return self._engine.is_usable and self._engine.is_open
-
-    def update(self) -> None:
+    def update(self, timeout: float | None = None) -> None:
         """One turn: take in what came and run handlers for it.
 
         A blocking client waits until at least one handler ran; another returns at
         once. After ``close`` this does nothing. What a handler raises comes out of
         here; the connection lives, and the next call goes on behind it.
 
+        Args:
+            timeout: Seconds to wait at most; ``None`` for as long as it takes.
+
         Raises:
             ClientDisconnected: The server ended the connection. Where there is a
                 ``force_disconnect`` handler it runs first, and the next call raises.
             AlreadyRunning: Called inside a handler, or in two threads at once.
-        """
-        self._engine.run(wait=self._blocking)
 
-    def send(self, command: str, content: Sendable = b"") -> None:
+        .. versionchanged:: 4.0
+            ``timeout``.
+        """
+        self._engine.run(wait=self._blocking, timeout=timeout)
+
+    def run_forever(self) -> None:
+        """Turn until ``close()`` is called, or Ctrl-C, which closes it; then return.
+
+        Raises:
+            ClientDisconnected, AlreadyRunning: As ``update``.
+
+        .. versionadded:: 4.0
+        """
+        try:
+            while self._engine.run(wait=True):
+                pass
+        except KeyboardInterrupt:
+            self._engine.close()
+
+    # --- sending ---------------------------------------------------------------
+
+    def send(
+        self, command: str, content: Sendable = b"", *, ttl: float | None = None
+    ) -> None:
         """Send a command with content to the server.
+
+        Until the server has answered the hello only ``bytes`` leave at once; other
+        content waits for that answer, since a server of hisock 1.1 needs it as text.
 
         Args:
             command: What the server's handler is registered for.
             content: What the handler gets.
+            ttl: Seconds after which it is no longer wanted.
 
         Raises:
             ReservedCommand: The command has the form ``$command$`` (a ``TypeError``).
-            NotSendable: The content has no text form.
+            NotSendable: The content is of a kind that cannot be sent.
             MessageTooLarge: The message is over a limit.
             ClientDisconnected: The connection has ended.
-            SendTimeout: The server took nothing for 10 s.
+            SendTimeout: The server took nothing, or did not answer, for 10 s.
             WouldBlock: The client is non-blocking and its buffer is full.
         """
-        try:
-            prefix = self._prefixes[command]
-        except (KeyError, TypeError):
-            prefix = self._prefix(command)
-        if type(content) is not bytes:
-            content = as_text(content)
-        self._engine.send(prefix, content)
+        if command.__class__ is not str or command not in self._known:
+            self._learn(command)
+        self._engine.send(command, content, ttl)
 
     def raw_send(self, content: Sendable) -> None:
         """Send content without a command; see ``send``."""
-        self._engine.send(b"", check_content(as_text(content)))
+        self._engine.send(None, content)
 
-    def batch(self) -> AbstractContextManager[None]:
-        """Collect what is sent inside ``with client.batch():`` into few writes.
-
-        .. versionadded:: 4.0
-        """
-        return self._engine.batches.collecting()
+    # --- receiving -------------------------------------------------------------
 
     def recv_raw(self) -> bytes:
         """Wait for the next message without a handler, and return it whole.
@@ -160,41 +124,130 @@ class HiSockClient(Face):
             ClientDisconnected: The connection ended first.
             Overloaded: More than ``Limits.queue`` bytes came that have a handler.
         """
-        return self._engine.receive(None, None)
+        return self._engine.receive(None, None).whole()
 
-    def change_name(self, new_name: str | None) -> None:
-        """Be called something else, or nothing.
+    @overload
+    def recv(
+        self, command: str, *, type: type[T], timeout: float | None = None
+    ) -> T: ...
+    @overload
+    def recv(
+        self, command: str, *, type: Any = None, timeout: float | None = None
+    ) -> Any: ...
+    def recv(
+        self, command: str, *, type: Any = None, timeout: float | None = None
+    ) -> Any:
+        """Wait for the next message with this command, and return its content.
 
-        Raises:
-            InvalidName: That is no name.
-            ClientDisconnected: The connection has ended.
-        """
-        check_name(new_name, self._limits.name)
-        self._engine.send_frame(Rename(new_name))
-        self.name = new_name
-
-    def change_group(self, new_group: str | None) -> None:
-        """Be in another group, or in none.
-
-        Raises:
-            InvalidName: That is no group.
-            ClientDisconnected: The connection has ended.
-        """
-        check_name(new_group, self._limits.name)
-        self._engine.send_frame(Regroup(new_group))
-        self.group = new_group
-
-    def get_cache(self, idx: int | slice | None = None) -> Any:
-        """What came last: ``{"header", "content"}``, as bytes of the wire.
+        For commands without a handler. Works inside a handler too.
 
         Args:
-            idx: One of them, or a part; ``None`` for all.
+            command: Which messages.
+            type: What the content is converted to; ``None`` for as sent.
+            timeout: Seconds to wait; ``None`` for as long as it takes.
 
         Raises:
-            IndexError: There are not that many.
+            RequestTimeout: None came in time.
+            ConversionError: The content does not fit ``type``.
+            ClientDisconnected, Overloaded: As ``recv_raw``.
+
+        .. versionadded:: 4.0
         """
-        cache = list(self._engine.cache)
-        return cache if idx is None else cache[idx]
+        self._learn(command)
+        mail = self._engine.receive(lambda mail: mail.is_for(command), timeout)
+        return mail.content(command, type)
+
+    def recv_any(self, *, timeout: float | None = None) -> Message:
+        """Wait for the next message without a handler.
+
+        On the wire of hisock 1.1 its command is its first word.
+
+        Args:
+            timeout: Seconds to wait; ``None`` for as long as it takes.
+
+        Raises:
+            RequestTimeout, ClientDisconnected, Overloaded: As ``recv``.
+
+        .. versionadded:: 4.0
+        """
+        mail = self._engine.receive(None, timeout)
+        return Message(mail.command, mail.content(mail.command))
+
+    # --- asking ----------------------------------------------------------------
+
+    @overload
+    def call(
+        self,
+        command: str,
+        content: Sendable = None,
+        *,
+        timeout: float | None = 30.0,
+        type: type[T],
+    ) -> T: ...
+    @overload
+    def call(
+        self,
+        command: str,
+        content: Sendable = None,
+        *,
+        timeout: float | None = 30.0,
+        type: Any = None,
+    ) -> Any: ...
+    def call(
+        self,
+        command: str,
+        content: Sendable = None,
+        *,
+        timeout: float | None = 30.0,
+        type: Any = None,
+    ) -> Any:
+        """What the server's handler for a command returns; waits for it.
+
+        Works anywhere, inside a handler too: what arrives meanwhile stays in order for
+        ``update``.
+
+        Args:
+            command: What the server's handler is registered for.
+            content: What it gets.
+            timeout: Seconds to wait; after them the handler no longer begins, either.
+            type: What the reply is converted to; ``None`` for as sent.
+
+        Raises:
+            RequestTimeout: No answer came in time.
+            RemoteError: The handler refused, failed, or there is none.
+            SessionLost: The connection ended first.
+            ConversionError: The reply is not of that type.
+            Refused: It is a server of hisock 1.1, which knows no calls.
+            Overloaded: Too many calls are open, or too much came meanwhile.
+            ClientDisconnected, NotSendable, MessageTooLarge: As ``send``.
+
+        .. versionadded:: 4.0
+        """
+        return self._engine.questions.call(command, content, timeout, type)
+
+    def stream(
+        self,
+        command: str,
+        content: Sendable = None,
+        *,
+        type: Any = None,
+        timeout: float | None = None,
+    ) -> Stream[Any]:
+        """Iterate over what the server's generator handler yields.
+
+        A slow reader slows the producer; closing the iterator cancels it.
+
+        Args:
+            command, content: As ``call``.
+            type: What each item is converted to; ``None`` for as sent.
+            timeout: Seconds to wait for each item; ``None`` for as long as it takes.
+
+        Raises:
+            As ``call``.
+
+        .. versionadded:: 4.0
+        """
+        return self._engine.questions.stream(command, content, timeout, type)
 
     def get_client(self, client: ClientLike) -> dict[str, Any]:
         """Ask the server who somebody is: ``ip``, ``name`` and ``group``.
@@ -206,22 +259,8 @@ class HiSockClient(Face):
             RequestTimeout: It did not answer within 5 s.
             ClientDisconnected: The connection has ended.
         """
-        answer = self._engine.ask(GetClient(_spell(client)), _ANSWER)
-        if answer.info is not None:
-            return answer.info
-        if answer.refusal == "$NOEXIST$":
-            raise UnknownClient(f"no client {client!r:.80} is connected")
-        raise Refused(
-            f"the server does not tell who {client!r:.80} is: {answer.refusal}"
-        )
-
-    def get_server_addr(self) -> Address:
-        """The address of the server."""
-        return self.addr
-
-    def get_client_addr(self) -> Address:
-        """This client's own address; without NAT also what the server sees."""
-        return self._engine.own_address
+        who = spell_client(client)
+        return read_answer(client, self._engine.questions.who_is(who))
 
     def close(self) -> None:
         """End the connection, within 1 s; again is no error.
@@ -261,43 +300,28 @@ class ThreadedHiSockClient(ThreadedFace, HiSockClient):
 
 
 def connect(
-    addr: Address,
+    addr: Address | str,
     name: str | None = None,
     group: str | None = None,
     blocking: bool = True,
     header_len: int = 16,
     cache_size: int = -1,
-    **options: Unpack[_Options],
+    **options: Unpack[ClientOptions],
 ) -> HiSockClient:
     """Make a ``HiSockClient``; its arguments, options and errors are these."""
     return HiSockClient(addr, name, group, blocking, header_len, cache_size, **options)
 
 
 def threaded_connect(
-    addr: Address,
+    addr: Address | str,
     name: str | None = None,
     group: str | None = None,
     blocking: bool = True,
     header_len: int = 16,
     cache_size: int = -1,
-    **options: Unpack[_Options],
+    **options: Unpack[ClientOptions],
 ) -> ThreadedHiSockClient:
     """Make a ``ThreadedHiSockClient``; call its ``start_client()`` next."""
     return ThreadedHiSockClient(
         addr, name, group, blocking, header_len, cache_size, **options
     )
-
-
-def _spell(client: ClientLike) -> str:
-    """What the wire calls a client: its name, or ``ip:port``."""
-    if isinstance(client, dict) and "ip" in client:
-        client = client["ip"]
-    match client:
-        case str() as name:
-            return name
-        case (str() as host, int() as port):
-            return f"{host}:{port}"
-        case _:
-            raise InvalidClient(
-                f'a client is a name, "ip:port" or (ip, port), not {client!r:.80}'
-            )

@@ -23,8 +23,14 @@
     │   ├── HandlerSignatureError          also ValueError, TypeError
     │   ├── NotSendable                    also TypeError
     │   ├── MessageTooLarge                also ValueError
-    │   └── AlreadyRunning                 also RuntimeError
+    │   ├── AlreadyRunning                 also RuntimeError
+    │   └── WouldDeadlock                  also RuntimeError
     ├── RemoteProtocolError                their bytes
+    ├── CommandError                       raised by handlers, on purpose
+    ├── RemoteError                        what the other side answered instead
+    ├── HandlerError                       for ``on_error``: a handler raised
+    ├── UnknownCommand                     for ``on_error``: no handler
+    ├── SessionLost                        also ConnectionError
     ├── ConversionError                    also TypeError, ValueError
     ├── RequestTimeout                     also TimeoutError
     ├── SendTimeout                        also TimeoutError
@@ -60,7 +66,13 @@ __all__ = (
     "NotSendable",
     "MessageTooLarge",
     "AlreadyRunning",
+    "WouldDeadlock",
     "RemoteProtocolError",
+    "CommandError",
+    "RemoteError",
+    "HandlerError",
+    "UnknownCommand",
+    "SessionLost",
     "ConversionError",
     "RequestTimeout",
     "SendTimeout",
@@ -69,6 +81,8 @@ __all__ = (
     "Refused",
     "NoHeaderWarning",
 )
+
+from typing import Any
 
 
 class HiSockError(Exception):
@@ -207,10 +221,81 @@ class AlreadyRunning(LocalProtocolError, RuntimeError):
     code = "already_running"
 
 
+class WouldDeadlock(LocalProtocolError, RuntimeError):
+    """A plain handler on the turning thread waited for what only a turn can bring."""
+
+    code = "would_deadlock"
+
+
 class RemoteProtocolError(HiSockError):
     """The other side sent bytes that are not hisock's."""
 
     code = "remote"
+
+
+class CommandError(HiSockError):
+    """Raised in a handler to refuse a call: the caller's ``RemoteError`` has the same.
+
+    Args:
+        code: A short word that the caller's program can rely on.
+        message: Why, for people.
+        data: Anything that can be sent.
+    """
+
+    def __init__(self, code: str, message: str = "", data: Any = None) -> None:
+        super().__init__(message or code)
+        self.code = code
+        self.message = message
+        self.data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, self.message, self.data)
+
+
+class RemoteError(CommandError):
+    """A call or stream came to nothing on the other side.
+
+    Attributes:
+        code: What its handler raised as ``CommandError``, or ``handler_failed``,
+            ``conversion``, ``unknown_command``, ``overloaded``, ``not_sendable``.
+        message: Why, for people.
+        data: What its handler gave along.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}" if self.message else self.code
+
+
+class HandlerError(HiSockError):
+    """For ``on_error``: a handler raised; ``__cause__`` is what.
+
+    Attributes:
+        client: Whose message it was; ``None`` on a client.
+        command: Of that message.
+        where: The handler: file, line and name.
+    """
+
+    code = "handler"
+
+    def __init__(
+        self, text: str, client: Any = None, command: str = "", where: str = ""
+    ) -> None:
+        super().__init__(text)
+        self.client = client
+        self.command = command
+        self.where = where
+
+
+class UnknownCommand(HandlerError):
+    """For ``on_error``: nobody handles that command; the text has the near name."""
+
+    code = "unknown_command"
+
+
+class SessionLost(HiSockError, ConnectionError):
+    """The connection ended before the answer came; whether it was handled is unknown."""
+
+    code = "session_lost"
 
 
 class ConversionError(HiSockError, TypeError, ValueError):
@@ -244,9 +329,13 @@ class Overloaded(HiSockError):
 
 
 class Refused(HiSockError):
-    """The server does not do that for this client."""
+    """The server does not do that for this client, or does not serve it at all."""
 
     code = "refused"
+
+    def __init__(self, text: str = "", code: str = "refused") -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class NoHeaderWarning(UserWarning):

@@ -9,45 +9,38 @@ __all__ = (
     "start_threaded_server",
 )
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, TypeVar, Unpack, overload
 
-from hisock.engine.dial import listen_at, parse_address
-from hisock.engine.face import Face, ThreadedFace
-from hisock.engine.link import Link
-from hisock.engine.serve import ServerEngine
-from hisock.errors import InvalidOption
-from hisock.handlers.table import CLIENT_EVENTS
-from hisock.types import Address, ClientInfo, ClientLike, Limits, Sendable
-from hisock.wire.classic import check_header_len
-from hisock.wire.payload import as_text, check_content
+from hisock.engine.asking import Stream
+from hisock.engine.face import ThreadedFace
+from hisock.engine.inquiry import GroupCall
+from hisock.engine.server_face import ServerFace, ServerOptions
+from hisock.types import Address, ClientLike, Sendable
+
+T = TypeVar("T")
 
 
-class _Options(TypedDict, total=False):
-    tls: dict[str, Any] | str | None
-    limits: Limits | None
-    errors: Literal["log", "raise"]
-    roster: bool
-
-
-class HiSockServer(Face):
+class HiSockServer(ServerFace):
     """A server: clients join, their messages run handlers, it sends to them.
 
     Binds and listens at once. Handlers run on the thread that calls ``run``; every
     other method may be called from any thread.
 
     Args:
-        addr: ``(ip, port)``; port 0 takes a free one, ``""`` is every interface.
+        addr: ``(ip, port)``, ``"host:port"``, ``"[::1]:port"`` or ``"unix:/path"``; port
+            0 takes a free one, ``""`` is every interface. ``None`` listens nowhere.
         blocking: Whether ``run`` waits until a handler ran.
         max_connections: Clients served at once; 0 leaves it to ``limits``.
-        header_len: Bytes of a header, 2 to 64. A client's own is told by its hello,
-            so clients with another are served too.
+        header_len: Bytes of a header of the 1.1 wire, 2 to 64. A client's own is told
+            by its hello, so clients with another are served too.
         tls: ``None``; encryption is not there yet, and 1.1's ``"default"`` never was.
         limits: How much a peer may ask for.
         errors: ``"log"`` keeps what a handler raises from ending the server;
             ``"raise"`` lets it out of ``run``, as 1.1 did.
         roster: Whether clients are told who joins and leaves, and may ask for each
             other's address.
+        wires: The wires it speaks, ``"classic"`` (hisock 1.1) and ``"compact"`` (ours);
+            ``None`` for both.
 
     Raises:
         InvalidAddress: ``addr`` is no address.
@@ -56,74 +49,48 @@ class HiSockServer(Face):
         InvalidOption: Another argument cannot work.
     """
 
-    _side = "server"
-    _others_events = CLIENT_EVENTS
-    _engine: ServerEngine
+    # --- turning ---------------------------------------------------------------
 
-    def __init__(
-        self,
-        addr: Address,
-        blocking: bool = True,
-        max_connections: int = 0,
-        header_len: int = 16,
-        tls: dict[str, Any] | str | None = None,
-        *,
-        limits: Limits | None = None,
-        errors: Literal["log", "raise"] = "log",
-        roster: bool = True,
-    ) -> None:
-        address = parse_address(addr)
-        self.header_len = check_header_len(header_len)
-        _check_options(max_connections, tls, errors)
-        listener = listen_at(address)
-        self.addr = listener.getsockname()[:2]
-        self._blocking = blocking
-        self._prefixes = {}
-        self._engine = ServerEngine(
-            listener,
-            name=f"{type(self).__name__} {self.addr[0]}:{self.addr[1]}",
-            limits=limits or Limits(),
-            max_connections=max_connections,
-            errors=errors,
-            roster=roster,
-        )
-        self._table = self._engine.table
-
-    def __str__(self) -> str:
-        return f"<{type(self).__name__} serving at {self.addr[0]}:{self.addr[1]}>"
-
-    __repr__ = __str__
-
-    def __len__(self) -> int:
-        """How many clients there are."""
-        return len(self._engine.registry)
-
-    def __bool__(self) -> bool:
-        return True
-
-    @property
-    def clients(self) -> Mapping[Any, ClientInfo]:
-        """Socket → client, live and read-only; ``get_all_clients`` is friendlier."""
-        return _Clients(self._engine)
-
-    @property
-    def clients_rev(self) -> Mapping[tuple[Any, str | None, str | None], Any]:
-        """``(ip, name, group)`` → socket, live and read-only."""
-        return _ClientsReversed(self._engine)
-
-    def run(self) -> None:
+    def run(self, timeout: float | None = None) -> None:
         """One turn: take in what came, run handlers for it, send what they sent.
 
-        A blocking server waits until at least one handler ran; another returns at
-        once. On a closed server this does nothing. Call it in a loop.
+        A blocking server waits until at least one handler ran or finished, another
+        returns at once. On a closed server this does nothing. Call it in a loop.
+
+        Args:
+            timeout: Seconds to wait at most; ``None`` for as long as it takes.
 
         Raises:
             AlreadyRunning: Called inside a handler, or in two threads at once.
+
+        .. versionchanged:: 4.0
+            ``timeout``.
         """
-        self._engine.run(wait=self._blocking)
+        self._engine.run(wait=self._blocking, timeout=timeout)
+
+    def run_forever(self) -> None:
+        """Turn until ``close()`` is called, or Ctrl-C, which closes it; then return.
+
+        Raises:
+            AlreadyRunning: As ``run``.
+
+        .. versionadded:: 4.0
+        """
+        try:
+            while self._engine.run(wait=True):
+                pass
+        except KeyboardInterrupt:
+            self._engine.close()
+
+    # --- sending ---------------------------------------------------------------
 
     def send_client(
-        self, client: ClientLike, command: str, content: Sendable = b""
+        self,
+        client: ClientLike,
+        command: str,
+        content: Sendable = b"",
+        *,
+        ttl: float | None = None,
     ) -> None:
         """Send a command with content to one client.
 
@@ -131,12 +98,14 @@ class HiSockServer(Face):
             client: Its name, ``"ip:port"``, ``(ip, port)`` or what a handler got.
             command: What the client's handler is registered for.
             content: What the handler gets.
+            ttl: Seconds after which it is no longer wanted; a client of 1.1 gets it
+                all the same.
 
         Raises:
             InvalidClient: ``client`` is none of these (a ``ValueError``).
             UnknownClient: Nobody of that kind is here (a ``TypeError``).
             ReservedCommand: The command has the form ``$command$``.
-            NotSendable: The content has no text form.
+            NotSendable: The content is of a kind that cannot be sent.
             MessageTooLarge: The message is over a limit.
             SendTimeout: Outside a turn: the client took nothing for 10 s.
             ServerClosed: The server is closed.
@@ -144,97 +113,226 @@ class HiSockServer(Face):
         Warns:
             UserWarning: Several clients have that name; the oldest gets it.
         """
-        self._engine.send_to(client, self._message(command, content))
+        if command.__class__ is not str or command not in self._known:
+            self._learn(command)
+        self._members.send_to(client, command, content, ttl)
 
     def send_client_raw(self, client: ClientLike, content: Sendable) -> None:
         """Send content without a command to one client; see ``send_client``."""
-        body = content if type(content) is bytes else as_text(content)
-        if body[:1] == b"$":
-            check_content(body)
-        self._engine.send_to(client, body)
+        self._members.send_to(client, None, content)
 
-    def send_group(self, group: str, command: str, content: Sendable = b"") -> None:
+    def send_group(
+        self,
+        group: str,
+        command: str,
+        content: Sendable = b"",
+        *,
+        ttl: float | None = None,
+        exclude: Any = None,
+    ) -> None:
         """Send a command with content to everybody in a group.
 
+        Args:
+            group: Its name.
+            command, content, ttl: As ``send_client``.
+            exclude: A client, or several in a list, that it is not sent to.
+
         Raises:
             UnknownGroup: Nobody is in it (a ``TypeError``).
             ReservedCommand, NotSendable, MessageTooLarge, ServerClosed: As
                 ``send_client``.
         """
-        self._engine.send_group(group, self._message(command, content))
+        if command.__class__ is not str or command not in self._known:
+            self._learn(command)
+        self._members.send_group(group, command, content, ttl, exclude)
 
-    def send_group_raw(self, group: str, content: Sendable) -> None:
+    def send_group_raw(
+        self, group: str, content: Sendable, *, exclude: Any = None
+    ) -> None:
         """Send content without a command to a group; see ``send_group``."""
-        self._engine.send_group(group, check_content(as_text(content)))
+        self._members.send_group(group, None, content, None, exclude)
 
-    def send_all_clients(self, command: str, content: Sendable = b"") -> None:
+    def send_all_clients(
+        self,
+        command: str,
+        content: Sendable = b"",
+        *,
+        ttl: float | None = None,
+        exclude: Any = None,
+    ) -> None:
         """Send a command with content to every client; to nobody is no error.
 
+        Args:
+            command, content, ttl: As ``send_client``.
+            exclude: A client, or several in a list, that it is not sent to.
+
         Raises:
             ReservedCommand, NotSendable, MessageTooLarge, ServerClosed: As
                 ``send_client``.
         """
-        self._engine.send_all(self._message(command, content))
+        if command.__class__ is not str or command not in self._known:
+            self._learn(command)
+        self._members.send_all(command, content, ttl, exclude)
 
-    def _message(self, command: str, content: Sendable) -> bytes:
-        try:
-            prefix = self._prefixes[command]
-        except (KeyError, TypeError):
-            prefix = self._prefix(command, stacklevel=4)
-        return prefix + as_text(content)
+    # --- asking ----------------------------------------------------------------
 
-    def get_client(self, client: ClientLike) -> dict[str, Any]:
-        """A dictionary with a client's ``ip``, ``name``, ``group`` and ``socket``.
-
-        Raises:
-            InvalidClient, UnknownClient: As ``send_client``.
-        """
-        return _describe(self._engine.look_up(client))
-
-    def get_group(self, group: str) -> list[dict[str, Any]]:
-        """Such a dictionary for everybody in a group.
-
-        Raises:
-            UnknownGroup: Nobody is in it (a ``TypeError``).
-        """
-        return [_describe(link) for link in self._engine.group(group)]
-
-    def get_all_clients(
-        self, key: str | Callable[[dict[str, Any]], object] | None = None
-    ) -> list[Any]:
-        """Such a dictionary for every client.
+    @overload
+    def call_client(
+        self,
+        client: ClientLike,
+        command: str,
+        content: Sendable = None,
+        *,
+        timeout: float | None = 30.0,
+        type: type[T],
+    ) -> T: ...
+    @overload
+    def call_client(
+        self,
+        client: ClientLike,
+        command: str,
+        content: Sendable = None,
+        *,
+        timeout: float | None = 30.0,
+        type: Any = None,
+    ) -> Any: ...
+    def call_client(
+        self,
+        client: ClientLike,
+        command: str,
+        content: Sendable = None,
+        *,
+        timeout: float | None = 30.0,
+        type: Any = None,
+    ) -> Any:
+        """What one client's handler for a command returns; waits for it.
 
         Args:
-            key: ``"ip"``, ``"name"``, ``"group"`` or ``"socket"`` gives these alone;
-                a callable keeps the clients for which it is true.
+            client, command, content: As ``send_client``.
+            timeout: Seconds to wait; after them the handler no longer begins, either.
+            type: What the reply is converted to; ``None`` for as sent.
 
         Raises:
-            InvalidOption: ``key`` is another string.
+            WouldDeadlock: Called in a plain handler, on the thread that would have to
+                read the answer.
+            RequestTimeout: No answer came in time.
+            RemoteError: The handler refused, failed, or there is none.
+            SessionLost: The client's connection ended first.
+            ConversionError: The reply is not of that type.
+            Refused: It is a client of hisock 1.1, which knows no calls.
+            Overloaded: Too many calls to it are open.
+            InvalidClient, UnknownClient, NotSendable, MessageTooLarge: As
+                ``send_client``.
+
+        .. versionadded:: 4.0
         """
-        clients = [_describe(link) for link in self._engine.everybody()]
-        if isinstance(key, str):
-            if key not in ("ip", "name", "group", "socket"):
-                raise InvalidOption(f"key is ip, name, group or socket, not {key!r}")
-            return [client[key] for client in clients]
-        if key is not None:
-            return [client for client in clients if key(client)]
-        return clients
+        return self._inquiry.call(client, command, content, timeout, type)
 
-    def get_addr(self) -> Address:
-        """The address the server really listens at."""
-        return self.addr
+    def call_group(
+        self,
+        group: str,
+        command: str,
+        content: Sendable = None,
+        *,
+        timeout: float | None = 5.0,
+        type: Any = None,
+        exclude: Any = None,
+    ) -> GroupCall:
+        """Call everybody in a group; iterate over ``(client, reply)`` as they come.
 
-    def disconnect_client(self, client: ClientLike) -> None:
+        After the iteration ``.missing`` has the clients that did not answer in time,
+        ``.failed`` those that answered with an error, each with it. To nobody is no
+        error.
+
+        Raises:
+            WouldDeadlock, NotSendable, MessageTooLarge: As ``call_client``.
+
+        .. versionadded:: 4.0
+        """
+        return self._inquiry.call_group(group, command, content, timeout, type, exclude)
+
+    def call_any(
+        self,
+        group: str,
+        command: str,
+        content: Sendable = None,
+        *,
+        timeout: float | None = 30.0,
+        type: Any = None,
+    ) -> Any:
+        """Call the member of a group that has the fewest open calls: a work queue.
+
+        Raises:
+            UnknownGroup: Nobody is in it.
+            As ``call_client`` for the rest.
+
+        .. versionadded:: 4.0
+        """
+        link = self._inquiry.idlest(group)
+        return self._inquiry.call_link(link, command, content, timeout, type)
+
+    def stream_client(
+        self,
+        client: ClientLike,
+        command: str,
+        content: Sendable = None,
+        *,
+        type: Any = None,
+        timeout: float | None = None,
+    ) -> Stream[Any]:
+        """Iterate over what a client's generator handler yields; closing cancels it.
+
+        Args:
+            client, command, content: As ``send_client``.
+            type: What each item is converted to; ``None`` for as sent.
+            timeout: Seconds to wait for each item; ``None`` for as long as it takes.
+
+        Raises:
+            As ``call_client``.
+
+        .. versionadded:: 4.0
+        """
+        return self._inquiry.stream(client, command, content, timeout, type)
+
+    # --- groups, endings -------------------------------------------------------
+
+    def join_group(self, client: ClientLike, group: str) -> None:
+        """Put a client into a group beside its own; it may be in many.
+
+        Raises:
+            InvalidClient, UnknownClient, InvalidName: As said.
+            InvalidOption: It is in ``Limits.groups`` groups already.
+
+        .. versionadded:: 4.0
+        """
+        self._change_groups(client, group, "join")
+
+    def leave_group(self, client: ClientLike, group: str) -> None:
+        """Take a client out of a group.
+
+        Raises:
+            InvalidClient, UnknownClient, InvalidName: As said.
+
+        .. versionadded:: 4.0
+        """
+        self._change_groups(client, group, "leave")
+
+    def disconnect_client(self, client: ClientLike, *, reason: str = "") -> None:
         """End one client's connection; its ``leave`` runs in the next turn.
+
+        Args:
+            client: As ``send_client``.
+            reason: What the client is told; one of 1.1 is told nothing.
 
         Raises:
             InvalidClient, UnknownClient: As ``send_client``.
         """
-        self._engine.disconnect([self._engine.look_up(client)], "disconnected")
+        link = self._members.look_up(client)
+        self._engine.disconnect([link], reason or "disconnected")
 
     def disconnect_all_clients(self) -> None:
         """End every client's connection."""
-        self._engine.disconnect(self._engine.everybody(), "disconnected")
+        self._engine.disconnect(self._members.everybody(), "disconnected")
 
     def close(self) -> None:
         """End every connection and stop listening; within 1 s, and again is no error.
@@ -266,82 +364,22 @@ class ThreadedHiSockServer(ThreadedFace, HiSockServer):
 
 
 def start_server(
-    addr: Address,
+    addr: Address | str | None,
     blocking: bool = True,
     max_connections: int = 0,
     header_len: int = 16,
-    **options: Unpack[_Options],
+    **options: Unpack[ServerOptions],
 ) -> HiSockServer:
     """Make a ``HiSockServer``; its arguments, options and errors are these."""
     return HiSockServer(addr, blocking, max_connections, header_len, **options)
 
 
 def start_threaded_server(
-    addr: Address,
+    addr: Address | str | None,
     blocking: bool = True,
     max_connections: int = 0,
     header_len: int = 16,
-    **options: Unpack[_Options],
+    **options: Unpack[ServerOptions],
 ) -> ThreadedHiSockServer:
     """Make a ``ThreadedHiSockServer``; call its ``start_server()`` next."""
     return ThreadedHiSockServer(addr, blocking, max_connections, header_len, **options)
-
-
-def _check_options(max_connections: object, tls: object, errors: object) -> None:
-    if isinstance(max_connections, bool) or not isinstance(max_connections, int):
-        raise InvalidOption(f"max_connections is a number, not {max_connections!r}")
-    if max_connections < 0:
-        raise InvalidOption(f"max_connections is 0 or more, not {max_connections}")
-    if errors not in ("log", "raise"):
-        raise InvalidOption(f'errors is "log" or "raise", not {errors!r}')
-    if tls is not None:
-        raise InvalidOption(
-            f"tls={tls!r} would not encrypt anything: hisock 1.1 never did, and this "
-            "version does not yet. Leave it out, and let a VPN or an SSH tunnel carry "
-            "what must stay secret"
-        )
-
-
-def _describe(link: Link) -> dict[str, Any]:
-    return {**link.info, "socket": link.sock}
-
-
-class _Clients(Mapping[Any, ClientInfo]):
-    def __init__(self, engine: ServerEngine) -> None:
-        self._engine = engine
-
-    def _table(self) -> dict[Any, ClientInfo]:
-        return {link.sock: link.info for link in self._engine.everybody()}
-
-    def __getitem__(self, key: Any) -> ClientInfo:
-        return self._table()[key]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._table())
-
-    def __len__(self) -> int:
-        return len(self._engine.registry)
-
-    def __repr__(self) -> str:
-        return repr(self._table())
-
-
-class _ClientsReversed(Mapping[tuple[Any, str | None, str | None], Any]):
-    def __init__(self, engine: ServerEngine) -> None:
-        self._engine = engine
-
-    def _table(self) -> dict[tuple[Any, str | None, str | None], Any]:
-        links = self._engine.everybody()
-        return {tuple(link.info.values()): link.sock for link in links}
-
-    def __getitem__(self, key: tuple[Any, str | None, str | None]) -> Any:
-        return self._table()[key]
-
-    def __iter__(self) -> Iterator[tuple[Any, str | None, str | None]]:
-        return iter(self._table())
-
-    def __len__(self) -> int:
-        return len(self._engine.registry)
-
-    def __repr__(self) -> str:
-        return repr(self._table())

@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
-__all__ = ("Address", "ClientInfo", "ClientLike", "Handler", "Limits", "Sendable")
+__all__ = (
+    "Address",
+    "AsyncClientInfo",
+    "ClientInfo",
+    "ClientLike",
+    "Handler",
+    "Handlers",
+    "Limits",
+    "Message",
+    "Sendable",
+)
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from hisock.errors import InvalidOption
+from hisock.errors import InvalidOption, UnknownClient
 
 #: ``(host, port)``, as the sockets of the standard library write it.
 Address: TypeAlias = tuple[str, int]
 
-#: What a message may carry; everything but ``bytes`` travels as text.
-Sendable: TypeAlias = (
-    bytes
-    | bytearray
-    | memoryview
-    | str
-    | int
-    | float
-    | list[Any]
-    | tuple[Any, ...]
-    | dict[str, Any]
-    | None
-)
+#: What a message may carry: ``bytes``, text, numbers, ``None``, lists, tuples and
+#: dictionaries, dataclasses, ``msgspec.Struct``, and whatever else msgspec converts. On
+#: the wire of hisock 1.1 all of it travels as text.
+Sendable: TypeAlias = object
 
 #: A handler keeps its own type when it is decorated.
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class _Session:
+    """What a client's two colours share."""
+
+    __slots__ = ("data", "groups", "id", "server")
+
+    def __init__(self, number: int, server: Callable[[], Any]) -> None:
+        self.id = number
+        self.server = server
+        self.data: dict[Any, Any] | None = None
+        self.groups: frozenset[str] = frozenset()
+
+
+def _no_server() -> Any:
+    return None
 
 
 class ClientInfo(dict[str, Any]):
@@ -36,10 +53,10 @@ class ClientInfo(dict[str, Any]):
 
     A ``dict`` with exactly these three keys, so ``json.dumps(client)`` works. It is
     one object from join to leave, kept up to date, and compared and hashed by
-    identity, so it may be a key.
+    identity, so it may be a key. Everything below is still filled in ``leave``.
     """
 
-    __slots__ = ("__weakref__", "_member")
+    __slots__ = ("__weakref__", "_member", "_session", "_twin")
 
     #: The server's own record of the client; not for users.
     _member: Any
@@ -47,22 +64,177 @@ class ClientInfo(dict[str, Any]):
     def __init__(self, ip: Any, name: str | None, group: str | None) -> None:
         super().__init__(ip=ip, name=name, group=group)
         self._member = None
+        self._session = _Session(0, _no_server)
+        self._twin: ClientInfo | None = None
 
     def __eq__(self, other: object) -> bool:
-        return self is other
+        return self is other or (
+            isinstance(other, ClientInfo) and other._session is self._session
+        )
 
     def __ne__(self, other: object) -> bool:
-        return self is not other
+        return not self == other
 
     def __hash__(self) -> int:  # type: ignore[override]  # dict has None here
-        return id(self)
+        return id(self._session)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, or what another process gets, is a plain dictionary."""
         return dict, (dict(self),)
 
     def __repr__(self) -> str:
-        return f"<ClientInfo {dict.__repr__(self)}>"
+        return f"<{type(self).__name__} {dict.__repr__(self)}>"
+
+    def _change(self, key: str, value: str | None) -> None:
+        self[key] = value
+        if self._twin is not None:
+            self._twin[key] = value
+
+    def _other(self, kind: type[ClientInfo]) -> ClientInfo:
+        """The same client in the other colour, made once."""
+        if self._twin is None:
+            self._twin = twin = kind(self["ip"], self["name"], self["group"])
+            twin._member = self._member
+            twin._session = self._session
+            twin._twin = self
+        return self._twin
+
+    @property
+    def id(self) -> int:
+        """A number that no other client of this server has.
+
+        .. versionadded:: 4.0
+        """
+        return self._session.id
+
+    @property
+    def server(self) -> Any:
+        """The server it is on; ``None`` on a client, and once the server is gone.
+
+        .. versionadded:: 4.0
+        """
+        return self._session.server()
+
+    @property
+    def peer(self) -> Any:
+        """The address it has now; ``ip`` stays that of its first connection.
+
+        .. versionadded:: 4.0
+        """
+        member = self._member
+        return self["ip"] if member is None else member.address[:2]
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """Every group it is in, its own included.
+
+        .. versionadded:: 4.0
+        """
+        server = self.server
+        if server is not None and self._member.is_member:
+            found: frozenset[str] = server._groups_of(self._member)
+            return found
+        own = self["group"]
+        return self._session.groups | (frozenset() if own is None else {own})
+
+    @property
+    def data(self) -> dict[Any, Any]:
+        """Whatever the program wants to remember of it.
+
+        .. versionadded:: 4.0
+        """
+        if self._session.data is None:
+            self._session.data = {}
+        return self._session.data
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether messages reach it.
+
+        .. versionadded:: 4.0
+        """
+        member = self._member
+        return member is not None and member.is_member and member.is_open
+
+    @property
+    def wire(self) -> str:
+        """``"compact"``, or ``"classic"`` for a client of hisock 1.1.
+
+        .. versionadded:: 4.0
+        """
+        member = self._member
+        is_compact = member is not None and member.writer.is_compact
+        return "compact" if is_compact else "classic"
+
+    def _its_server(self) -> Any:
+        server = self.server
+        if server is None:
+            raise UnknownClient(f"{dict(self)} is on no server of this program")
+        return server
+
+    def send(
+        self, command: str, content: Any = b"", *, ttl: float | None = None
+    ) -> Any:
+        """Send it a command; see ``HiSockServer.send_client``.
+
+        .. versionadded:: 4.0
+        """
+        return self._its_server().send_client(self, command, content, ttl=ttl)
+
+    def call(
+        self,
+        command: str,
+        content: Any = None,
+        *,
+        timeout: float | None = 30.0,
+        type: Any = None,
+    ) -> Any:
+        """Call its handler; see ``HiSockServer.call_client``.
+
+        .. versionadded:: 4.0
+        """
+        return self._its_server().call_client(
+            self, command, content, timeout=timeout, type=type
+        )
+
+    def stream(
+        self,
+        command: str,
+        content: Any = None,
+        *,
+        type: Any = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Read a stream of its; see ``HiSockServer.stream_client``.
+
+        .. versionadded:: 4.0
+        """
+        return self._its_server().stream_client(
+            self, command, content, timeout=timeout, type=type
+        )
+
+    def disconnect(self, *, reason: str = "") -> Any:
+        """End its connection; see ``HiSockServer.disconnect_client``.
+
+        .. versionadded:: 4.0
+        """
+        return self._its_server().disconnect_client(self, reason=reason)
+
+
+class AsyncClientInfo(ClientInfo):
+    """The same client as ``async def`` handlers see it: its verbs are awaited.
+
+    It compares and hashes like the ``ClientInfo`` of that client and shares its
+    ``data``. ``send`` and ``disconnect`` act when called; ``call`` is a coroutine,
+    ``stream`` an async iterator.
+
+    .. versionadded:: 4.0
+    """
+
+    __slots__ = ()
+
+    def _its_server(self) -> Any:
+        return super()._its_server()._in_async
 
 
 #: What names a client: its name, ``"ip:port"``, ``(ip, port)``, what a handler got,
@@ -87,6 +259,10 @@ class Limits:
         connections_per_address: The same for one remote address; loopback has none.
         unfinished: Connections that have not yet said hello.
         name: Bytes of UTF-8 in a name or a group.
+        groups: Groups that one client may be in beside its own.
+        handler_queue: Bytes that may wait for a client's handler to finish; beyond it
+            that client is not read.
+        requests: Calls and streams that one side may have open on one connection.
     """
 
     message: int = 16 * 1024 * 1024
@@ -100,6 +276,9 @@ class Limits:
     connections_per_address: int = 1024
     unfinished: int = 256
     name: int = 255
+    groups: int = 128
+    handler_queue: int = 1024 * 1024
+    requests: int = 1024
 
     def __post_init__(self) -> None:
         """Refuse what is not a number from 0 up.
@@ -113,3 +292,54 @@ class Limits:
                 raise InvalidOption(f"Limits.{field} is a number, not {value!r}")
             if not value >= 0:  # and so no NaN
                 raise InvalidOption(f"Limits.{field} is 0 (off) or more, not {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What ``recv_any`` returns.
+
+    Attributes:
+        command: Its command; ``None`` for raw content.
+        content: What came with it.
+
+    .. versionadded:: 4.0
+    """
+
+    command: str | None
+    content: Any
+
+
+class Handlers:
+    """Handlers without a server or client yet: for several files, and for tests.
+
+    Register with the same decorators, then give them to ``server.use(handlers)`` or
+    ``client.use(handlers)``, which checks them; as often as you like.
+
+    .. versionadded:: 4.0
+    """
+
+    def __init__(self) -> None:
+        #: What was registered: the decorator, its arguments, the function.
+        self._registered: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = []
+
+    def _note(self, verb: str, *arguments: Any, **options: Any) -> Any:
+        def register(function: Handler) -> Handler:
+            self._registered.append((verb, arguments, options, function))
+            return function
+
+        return register
+
+    def on(self, command: str, **options: Any) -> Callable[[Handler], Handler]:
+        """As ``HiSockServer.on``."""
+        decorator: Callable[[Handler], Handler] = self._note("on", command, **options)
+        return decorator
+
+    def every(self, seconds: float) -> Callable[[Handler], Handler]:
+        """As ``HiSockServer.every``."""
+        decorator: Callable[[Handler], Handler] = self._note("every", seconds)
+        return decorator
+
+    def on_error(self, function: Handler) -> Handler:
+        """As ``HiSockServer.on_error``."""
+        self._registered.append(("on_error", (), {}, function))
+        return function

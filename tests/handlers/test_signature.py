@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import functools
 import typing
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
+import msgspec
 import pytest
 
 from hisock.errors import HandlerSignatureError
 from hisock.handlers.signature import Signature, read_signature
 from hisock.types import ClientInfo
+
+if TYPE_CHECKING:
+    import hisock.types as only_for_checkers
+    from hisock.types import ClientInfo as AsyncClientInfo
+    from hisock.types import ClientInfo as Client
 
 ON_SERVER = ("client", "message")
 ON_CLIENT = ("message",)
@@ -51,6 +58,26 @@ class Waits:
     async def __call__(self, client: ClientInfo, move: int) -> None: ...
 
 
+class Score:
+    """Made from a client and a message."""
+
+    def __init__(self, client: ClientInfo, points: list[int]) -> None: ...
+
+
+@dataclass
+class Point:
+    """What a message may be."""
+
+    x: int
+
+
+@dataclass
+class Line:
+    """Another, that looks the same from outside."""
+
+    y: int
+
+
 def nothing() -> None: ...
 def one(client: Any) -> None: ...
 def two(client: Any, message: str) -> None: ...
@@ -64,8 +91,10 @@ def needs_keyword(client: Any, message: int, *, more: int) -> None: ...
 def plain_any(client: ClientInfo, message: Any) -> None: ...
 def plain_none(client, message: None) -> None: ...  # type: ignore[no-untyped-def]
 def dotted(client: Any, message: typing.Sequence[int]) -> None: ...
-def a_set(client: Any, message: set) -> None: ...  # type: ignore[type-arg]
-def items(client: Any, message: list[int]) -> None: ...
+def a_class(client: Any, message: Game) -> None: ...
+def items(client: Any, message: list[Game]) -> None: ...
+def two_of_them(client: Any, message: Point | Line) -> None: ...
+def half_found(client: Any, message: list[Nowhere]) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 def made_up(client: Any, message: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 def only_text(message: str) -> None: ...
 def only_client(client: ClientInfo) -> None: ...
@@ -78,6 +107,10 @@ def wrapped(*arguments: Any) -> None: ...
 async def later(client: Any, message: str) -> None: ...
 async def endless(client: Any, message: str) -> AsyncIterator[int]:
     yield 1
+
+
+def count(client: Any, upto: int) -> Iterator[int]:
+    yield upto
 
 
 @pytest.mark.parametrize(
@@ -104,6 +137,7 @@ async def endless(client: Any, message: str) -> AsyncIterator[int]:
         (lambda: None, 0, None),
         (print, 2, None),
         (Game(), 2, int),
+        (dotted, 2, typing.Sequence[int]),
     ],
     ids=repr,
 )
@@ -201,7 +235,10 @@ def test_a_keyword_that_nothing_gives() -> None:
 )
 def test_an_async_handler(function: Callable[..., Any]) -> None:
     """An async function would never run, so it is refused."""
-    assert "is async; this version calls plain functions only" in refusal(function)
+    told = refusal(function)
+
+    assert "is async; this version calls plain functions only" in told
+    assert told.endswith("(async def handlers work on every server and in hisock.aio)")
 
 
 def test_an_object_with_an_async_call() -> None:
@@ -216,25 +253,199 @@ def test_what_is_no_function(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "named"),
+    ("function", "named", "why"),
     [
-        (dotted, "typing.Sequence[int]"),
-        (a_set, "set"),
-        (items, "list[int]"),
-        (made_up, "Nowhere"),
+        (a_class, "Game", "nothing converts to Game"),
+        (items, "list[Game]", "nothing converts to Game"),
+        (two_of_them, "Point | Line", "more than one dataclass"),
+        (made_up, "Nowhere", "name 'Nowhere' is not defined"),
+        (half_found, "list[Nowhere]", "name 'Nowhere' is not defined"),
     ],
-    ids=["dotted", "set", "list of", "made up"],
+    ids=["class", "list of", "union", "made up", "half found"],
 )
 def test_a_hint_that_nothing_converts_to(
-    function: Callable[..., Any], named: str
+    function: Callable[..., Any], named: str, why: str
 ) -> None:
-    """A hint that cannot be served is named, with those that can."""
-    told = (
-        f"asks for {named}; a message can be converted to "
-        "bytes, str, int, float, list, dict"
-    )
+    """A hint that cannot be served is named, with those that can, and why."""
+    told = refusal(function)
 
-    assert told in refusal(function)
+    assert f"asks for {named}" in told
+    assert "a message can be converted to bytes, str, int, float, list, dict" in told
+    assert "dataclasses, msgspec.Struct" in told
+    assert why in told
+
+
+@pytest.mark.parametrize("hint", ["1 +", "5", "Point.x.y", "Point | 5", "", "a b"])
+def test_a_hint_that_is_no_hint(hint: str) -> None:
+    """Whatever stands in quotes: the handler is refused, and the text shows it."""
+
+    def handler(client, message):  # type: ignore[no-untyped-def]
+        pass
+
+    handler.__annotations__ = {"message": hint}
+
+    assert f"asks for {hint}; " in refusal(handler)
+
+
+def quoted(client: Any, message: "Optional[Point]") -> None: ...  # noqa: UP037, UP045
+def a_point(client: Any, message: Point | None) -> None: ...
+def sequence(client: Any, message: typing.Sequence[int]) -> None: ...
+def limited(client: Any, message: Annotated[int, msgspec.Meta(ge=0)]) -> None: ...
+def literal(client: Any, message: Literal["a"]) -> None: ...
+def half_quoted(client: Any, message: list["Point"]) -> None: ...  # noqa: UP037
+
+
+@pytest.mark.parametrize(
+    ("function", "hint"),
+    [
+        (quoted, Optional[Point]),  # noqa: UP045
+        (a_point, Point | None),
+        (sequence, typing.Sequence[int]),
+        (limited, Annotated[int, msgspec.Meta(ge=0)]),
+        (literal, Literal["a"]),
+        (half_quoted, list[Point]),
+        (Score, list[int]),
+        (functools.partial(functools.partial(three, x=1), y=1), None),
+        (staticmethod(a_point), Point | None),
+        (functools.partial(Game(), move=1), None),
+    ],
+    ids=range(10),
+)
+def test_hints_become_types(function: Callable[..., Any], hint: Any) -> None:
+    """A hint in quotes, or under ``annotations``, is the type that it names."""
+    assert hint == read(function).hint
+
+
+def test_a_hint_is_looked_up_in_the_functions_around() -> None:
+    """A class of an enclosing function is found where the handler uses it."""
+
+    @dataclass
+    class Local:
+        x: int
+
+    def handler(client: Any, message: list[Local]) -> Local:
+        return Local(unassigned)
+
+    assert list[Local] == read(handler).hint
+    unassigned = 1
+
+
+def test_a_class_given_as_an_object_needs_no_looking_up() -> None:
+    """Without quotes a hint is a type already, also with quotes inside it."""
+
+    @dataclass
+    class Local:
+        x: int
+
+    def handler(client, message):  # type: ignore[no-untyped-def]
+        pass
+
+    handler.__annotations__ = {"message": Local}
+    assert Local is read(handler).hint
+
+    handler.__annotations__ = {"message": list["Point"]}
+    assert list[Point] == read(handler).hint
+
+
+class Mine(ClientInfo):
+    """A client with more to it."""
+
+
+def by_name(client: Client) -> None: ...
+def asynchronous(client: AsyncClientInfo) -> None: ...
+def dotted_client(client: only_for_checkers.ClientInfo) -> None: ...
+def either(client: ClientInfo | AsyncClientInfo) -> None: ...
+def mine(client: Mine) -> None: ...
+def mine_or_not(client: Mine | ClientInfo) -> None: ...
+def whatever(client: Nowhere, message: int) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    ("function", "hint"),
+    [
+        (asynchronous, "AsyncClientInfo"),
+        (dotted_client, ClientInfo),
+        (either, "ClientInfo | AsyncClientInfo"),
+        (mine, Mine),
+        (mine_or_not, Mine | ClientInfo),
+        (type("AsyncClientInfo", (), {}), None),
+        (whatever, "Nowhere"),
+    ],
+    ids=range(7),
+)
+def test_the_clients_hint_need_not_be_found(
+    function: Callable[..., Any], hint: Any
+) -> None:
+    """What the client is is known; a hint for type checkers alone is fine."""
+    assert hint == read(function).client_hint
+
+
+def test_a_class_of_that_name_is_a_client() -> None:
+    """The client of an async handler is known by its name."""
+
+    def handler(client):  # type: ignore[no-untyped-def]
+        pass
+
+    handler.__annotations__ = {"client": type("AsyncClientInfo", (), {})}
+
+    assert read(handler).takes == 1
+
+
+def test_a_clients_name_may_be_anything_that_is_imported() -> None:
+    """``ClientInfo`` under another name for type checkers alone is not known."""
+    assert "one parameter with the hint Client," in refusal(by_name)
+
+
+ALL = frozenset({"plain", "coroutine", "generator", "async_generator"})
+
+
+class Counts:
+    """Called, it makes items."""
+
+    def __call__(self, client: ClientInfo, upto: int) -> Iterator[int]:
+        yield upto
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (two, "plain"),
+        (Game(), "plain"),
+        (Score, "plain"),
+        (print, "plain"),
+        (later, "coroutine"),
+        (Waits(), "coroutine"),
+        (Waits().__call__, "coroutine"),
+        (functools.partial(later), "coroutine"),
+        (functools.partial(Waits()), "coroutine"),
+        (staticmethod(later), "coroutine"),
+        (count, "generator"),
+        (Counts(), "generator"),
+        (functools.partial(count), "generator"),
+        (endless, "async_generator"),
+        (functools.partial(endless), "async_generator"),
+    ],
+    ids=repr,
+)
+def test_the_kind_of_a_handler(function: Callable[..., Any], kind: str) -> None:
+    """What calling it gives is read from it, and never tried."""
+    assert kind == read_signature(function, "move", ON_SERVER, kinds=ALL).kind
+
+
+@pytest.mark.parametrize("function", [count, Counts()], ids=["def", "call"])
+def test_a_generator_where_nobody_takes_its_items(function: Callable[..., Any]) -> None:
+    """A generator would never run, so it is refused with the cure."""
+    told = "is a generator, which would never run; send what it yields"
+
+    assert refusal(function).endswith(told)
+
+
+def test_an_async_generator_where_nobody_takes_its_items() -> None:
+    """Where coroutines run, the text on an async generator does not deny them."""
+    with pytest.raises(HandlerSignatureError, match="is an async generator, which"):
+        read_signature(
+            endless, "move", ON_SERVER, kinds=frozenset({"plain", "coroutine"})
+        )
 
 
 def test_a_message_in_the_clients_place() -> None:

@@ -14,10 +14,17 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hisock.errors import InvalidOption, MessageTooLarge, RemoteProtocolError
+from hisock.errors import (
+    InvalidOption,
+    MessageTooLarge,
+    NotSendable,
+    RemoteProtocolError,
+    ReservedCommand,
+)
 from hisock.wire.classic import (
     Decoder,
     HelloReader,
+    Writer,
     check_header_len,
     check_size,
     decode_answer,
@@ -29,6 +36,7 @@ from hisock.wire.classic import (
 from hisock.wire.frames import (
     Bye,
     ClientAnswer,
+    Compact,
     Frame,
     GetClient,
     Hello,
@@ -36,8 +44,10 @@ from hisock.wire.frames import (
     Left,
     NoTLS,
     Probe,
+    Refusal,
     Regroup,
     Rename,
+    Welcome,
 )
 
 MIB = 1024 * 1024
@@ -355,6 +365,200 @@ def test_a_stranger_does_not_fill_the_memory_with_lengths() -> None:
     assert kept < 512 * 1024
 
 
+# --- marks -----------------------------------------------------------------------
+
+CONFIRMATION = (b"$COMPACT$",)
+ANSWERS = (b"$WELCOME$", b"$NOTLS$", b"$REFUSED$")
+
+
+def decode_to_mark(
+    decoder: Decoder, pieces: Iterable[bytes]
+) -> tuple[list[bytes], bytes | None]:
+    """Every body up to a mark, and everything after it, whatever it is."""
+    bodies: list[bytes] = []
+    rest: bytes | None = None
+    for piece in pieces:
+        if rest is None:
+            rest = decoder.feed(piece, bodies)
+        else:
+            rest += piece
+    return bodies, rest
+
+
+@pytest.mark.parametrize(
+    ("bodies", "marks"),
+    [
+        ([b"$DH_NUMS$", b"hi", b"", b"$CHNAME$", b"$COMPACT$"], CONFIRMATION),
+        ([b"$COMPACT$"], CONFIRMATION),
+        ([b"chat hello", b'$WELCOME$ {"proto": 2}'], ANSWERS),
+        ([b"$NOTLS$"], ANSWERS),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize(
+    "rest", [b"", b"\x00\x00\x00\x05\x93\x01\xc0\xa1x", b"\xff" * 3]
+)
+@pytest.mark.parametrize("header_len", [2, 16])
+def test_a_mark_survives_every_pair_of_cuts(
+    bodies: list[bytes], marks: tuple[bytes, ...], rest: bytes, header_len: int
+) -> None:
+    """A mark is the last body; not a byte of what follows it is touched."""
+    stream = b"".join(
+        body if body == b"$CHNAME$" else frame(body, header_len) for body in bodies
+    )
+    for cuts in itertools.combinations(range(len(stream + rest) + 1), 2):
+        decoder = Decoder(header_len, 99, bare_tokens=True)
+        decoder.marks = marks
+        assert (bodies, rest) == decode_to_mark(decoder, split(stream + rest, cuts))
+
+
+def test_a_mark_in_single_bytes() -> None:
+    """The end of the mark is the end of this wire, told with the mark's last byte."""
+    stream = frame(b"hi") + frame(b"$COMPACT$")
+    decoder = Decoder(16, 99)
+    decoder.marks = CONFIRMATION
+    bodies: list[bytes] = []
+    told = [decoder.feed(stream[at : at + 1], bodies) for at in range(len(stream))]
+
+    assert [None] * (len(stream) - 1) + [b""] == told
+    assert bodies == [b"hi", b"$COMPACT$"]
+
+
+def test_a_mark_that_nobody_expects_is_a_body() -> None:
+    """Without ``marks`` the same words are bodies like any other."""
+    stream = frame(b"$COMPACT$") + frame(b"$WELCOME$ {}") + frame(b"after")
+
+    bodies, rest = decode_to_mark(Decoder(16, 99), [stream])
+
+    assert (bodies, rest) == ([b"$COMPACT$", b"$WELCOME$ {}", b"after"], None)
+
+
+@pytest.mark.parametrize(
+    "body", [b"$COMPACT$x", b"$COMPACT$$", b"$COMPACT", b"x$COMPACT$", b"$compact$"]
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_what_only_begins_like_a_mark_is_a_body(body: bytes, together: bool) -> None:
+    """A mark is the whole word: one letter more, and it is a message."""
+    decoder = Decoder(16, 99)
+    decoder.marks = CONFIRMATION
+    stream = frame(body) + frame(b"after")
+    cuts = [] if together else [len(frame(body))]
+
+    assert ([body, b"after"], None) == decode_to_mark(decoder, split(stream, cuts))
+
+
+# --- the writer ------------------------------------------------------------------
+
+
+def writer(header_len: int = 16, largest: int = 0, *, by_client: bool = True) -> Writer:
+    """A writer without a limit, unless one is given."""
+    return Writer(header_len, largest, by_client=by_client)
+
+
+@pytest.mark.parametrize(
+    ("command", "content", "body"),
+    [
+        (None, b"hi", b"hi"),
+        (None, b"", b""),
+        (None, "gr\u00fc\u00df", b"gr\xc3\xbc\xc3\x9f"),
+        (None, b"$5 please", b"$5 please"),
+        ("chat", b"hi", b"chat hi"),
+        ("chat", b"$CHNAME$", b"chat $CHNAME$"),
+        ("chat", None, b"chat "),
+        ("chat", {"a": 1}, b'chat {"a": 1}'),
+        ("\u00e9", b"", b"\xc3\xa9 "),
+        ("two words", 5, b"two words 5"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("header_len", [2, 16, 64])
+def test_a_message_is_written(
+    command: str | None, content: Any, body: bytes, header_len: int
+) -> None:
+    """The command, one space, the content as text; twice the same, ttl or not."""
+    writes = writer(header_len)
+
+    for ttl in (None, None, 5):
+        data = writes.message(command, content, ttl)
+        assert frame(body, header_len) == data
+        assert [body] == decode(Decoder(header_len, 0), [data])
+
+
+@pytest.mark.parametrize(
+    ("command", "content", "error"),
+    [
+        ("", b"", ReservedCommand),
+        ("$CHNAME$", b"", ReservedCommand),
+        (5, b"", ReservedCommand),
+        (None, b"$CHNAME$ x", ReservedCommand),
+        (None, "$COMPACT$", ReservedCommand),
+        ("\ud800", b"", NotSendable),
+        (None, "\ud800", NotSendable),
+        ("chat", object(), NotSendable),
+    ],
+    ids=repr,
+)
+def test_what_cannot_be_sent_is_refused(
+    command: Any, content: Any, error: type[Exception]
+) -> None:
+    """What a peer would misread, or has no text form, is not written; each time."""
+    writes = writer()
+
+    for _ in range(2):
+        with pytest.raises(error):
+            writes.message(command, content)
+
+
+def test_a_message_of_the_limit_is_written() -> None:
+    """The command counts; one byte more is refused, and is not remembered."""
+    writes = writer(largest=10)
+
+    for _ in range(2):
+        assert frame(b"chat 12345") == writes.message("chat", b"12345")
+        with pytest.raises(MessageTooLarge, match="has 11 bytes, the limit is 10"):
+            writes.message("chat", b"123456")
+        with pytest.raises(MessageTooLarge, match="has 11 bytes, the limit is 10"):
+            writes.framed(b"x" * 11)
+
+
+def test_a_short_header_holds_short_messages() -> None:
+    """What ``header_len`` digits cannot tell is refused, with what would help."""
+    writes = writer(2)
+
+    assert writes.message(None, b"x" * 99) == b"99" + b"x" * 99
+    with pytest.raises(MessageTooLarge, match="header_len 2 cannot hold"):
+        writes.message(None, b"x" * 100)
+
+
+@pytest.mark.parametrize("by_client", [True, False])
+def test_a_control_frame_is_written(by_client: bool) -> None:
+    """Whoever writes has its own words; the header is the same."""
+    writes = writer(by_client=by_client)
+    goodbye = b"$USRCLOSE$" if by_client else b"$DISCONN$"
+
+    for _ in range(2):
+        assert frame(goodbye) == writes.control(Bye(5, "why", 100))
+        assert frame(b"$CHNAME$ Ada") == writes.control(Rename("Ada"))
+    assert frame(b"$5") == writes.framed(b"$5")
+    assert not writes.is_compact
+
+
+def test_a_writer_remembers_so_much_and_no_more() -> None:
+    """Thousands of commands and lengths leave little behind, and stay right."""
+    writes = writer()
+    tracemalloc.start()
+    try:
+        for number in range(9000):
+            body = b"%d " % number + b"x" * number
+            assert frame(body) == writes.message(str(number), b"x" * number)
+        assert frame(b"8999 ") == writes.message("8999", b"")
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 2 * MIB
+
+
 # --- the hello -------------------------------------------------------------------
 
 
@@ -407,6 +611,27 @@ def test_a_hellos_header_is_a_length_or_refused(head: bytes) -> None:
         assert reader.feed(head + b"$") is None
 
 
+@given(names, names, st.integers(1, 2**53 - 1), st.integers(0, 2**53 - 1))
+def test_a_hello_tells_what_else_the_client_speaks(
+    name: str | None, group: str | None, proto: int, now: int
+) -> None:
+    """The highest version of the compact wire, and the client's clock."""
+    said = Hello(name, group, proto, now)
+
+    assert (said, 16, b"") == HelloReader(0, 255).feed(frame(encode_frame(said)))
+
+
+def test_a_hello_of_1_1_has_two_keys() -> None:
+    """Who speaks no compact wire says hello as 1.1 does, byte for byte."""
+    body = b'$CLTHELLO$ {"name": "Ada", "group": null}'
+
+    assert body == encode_frame(Hello("Ada", None, 0, 12345))
+    assert (
+        encode_frame(Hello("Ada", None, 2, 12345))
+        == b'$CLTHELLO$ {"name": "Ada", "group": null, "proto": 2, "now": 12345}'
+    )
+
+
 @given(st.lists(st.binary(max_size=80)))
 def test_arbitrary_first_bytes_raise_one_error_only(pieces: list[bytes]) -> None:
     """Whatever a stranger says first: a hello, or RemoteProtocolError."""
@@ -453,11 +678,13 @@ def pad(count: int) -> str:
         b'{"group": "red", "name": "Ada"}',
         b'{"name":null,"group":null}',
         b'{"name": null, "group": null, "proto": 2, "sid": "x", "window": 30}',
+        b'{"name": null, "group": null, "proto": 2, "now": 9007199254740991}',
+        b'{"name": null, "group": null, "proto": 0, "now": 5}',
         b' {"name": null, "group": null} ',
         json.dumps({"name": pad(255), "group": "a" * 255}).encode(),
         '{"name": "👩\u200d🚀", "group": "e\u0301"}'.encode(),
     ],
-    ids=range(7),
+    ids=range(9),
 )
 def test_hellos_that_are_welcome(fields: bytes) -> None:
     """Extra keys are ignored; names of up to 255 bytes are kept as they are (F50)."""
@@ -465,7 +692,8 @@ def test_hellos_that_are_welcome(fields: bytes) -> None:
 
     assert found is not None
     sent = json.loads(fields)
-    assert Hello(sent["name"], sent["group"]) == found[0]
+    proto, now = sent.get("proto", 0), sent.get("now", 0)
+    assert Hello(sent["name"], sent["group"], proto, now) == found[0]
 
 
 HOSTILE = {
@@ -491,6 +719,17 @@ HOSTILE = {
     "list": (b'{"name": null, "group": []}', r"text or None, not \[\]"),
     "object": (b'{"name": {}, "group": null}', "text or None, not {}"),
     "true": (b'{"name": true, "group": null}', "text or None, not True"),
+    "proto true": (b'{"name": null, "group": null, "proto": true}', "proto is a whole"),
+    "proto text": (b'{"name": null, "group": null, "proto": "2"}', "proto is a whole"),
+    "proto 2.0": (b'{"name": null, "group": null, "proto": 2.0}', "proto is a whole"),
+    "proto null": (b'{"name": null, "group": null, "proto": null}', "not None"),
+    "proto -1": (b'{"name": null, "group": null, "proto": -1}', "number, not -1"),
+    "now -1": (b'{"name": null, "group": null, "now": -1}', "now is a whole number"),
+    "now 1e3": (b'{"name": null, "group": null, "now": 1e3}', "now is a whole number"),
+    "now 2**53": (
+        b'{"name": null, "group": null, "now": 9007199254740992}',
+        "now is a whole number",
+    ),
     "no name": (b'{"group": null}', "the hello has no 'name'"),
     "no group": (b'{"name": null}', "the hello has no 'group'"),
     "empty object": (b"{}", "the hello has no 'name'"),
@@ -532,6 +771,17 @@ def test_no_depth_slips_between_reading_and_telling(depth: int) -> None:
             HelloReader(0, 255).feed(hello(b'{"name": %b, "group": null}' % name))
         with contextlib.suppress(RemoteProtocolError):
             assert decode_answer(b'{"traceback": %b}' % name) is not None
+        fields = b'{"name": null, "group": null, "proto": %b}' % name
+        with pytest.raises(RemoteProtocolError):
+            HelloReader(0, 255).feed(hello(fields))
+        for key in (b"proto", b"name", b"group", b"now"):
+            body = b'$WELCOME$ {"proto": 2, %b: %b}' % (b'"%b"' % key, name)
+            with pytest.raises(RemoteProtocolError):
+                decode_control(body, by_client=False)
+        for key in (b"code", b"text", b"retry"):
+            with contextlib.suppress(RemoteProtocolError):
+                body = b'$REFUSED$ {"%b": %b}' % (key, name)
+                assert decode_control(body, by_client=False) is not None
 
 
 @pytest.mark.parametrize(
@@ -609,15 +859,28 @@ FROM_CLIENT: list[tuple[bytes, Frame]] = [
     (b"$CHNAME$ Ada B", Rename("Ada B")),
     (b"$CHGROUP$", Regroup(None)),
     (b"$CHGROUP$ r\xc3\xa9d", Regroup("réd")),
-    (b"$USRCLOSE$", Bye(by_client=True)),
+    (b"$USRCLOSE$", Bye()),
     (b"$DH_NUMS$", Probe()),
     (b"$GETCLT$ Ada", GetClient("Ada")),
+    (b"$COMPACT$", Compact()),
 ]
 FROM_SERVER: list[tuple[bytes, Frame]] = [
-    (b"$DISCONN$", Bye(by_client=False)),
+    (b"$DISCONN$", Bye()),
     (b"$NOTLS$", NoTLS()),
     (b"$CLTCONN$ " + json.dumps(INFO).encode(), Joined(INFO)),
     (b"$CLTDISCONN$ " + json.dumps(INFO).encode(), Left(INFO)),
+    (
+        b'$WELCOME$ {"proto": 2, "name": "Ada", "group": null, "now": 5}',
+        Welcome(2, "Ada", None, 5),
+    ),
+    (
+        b'$REFUSED$ {"code": "busy", "text": "later", "retry": 500}',
+        Refusal("busy", "later", 500),
+    ),
+    (
+        b'$REFUSED$ {"code": "kicked", "text": "never", "retry": null}',
+        Refusal("kicked", "never"),
+    ),
 ]
 BOTH = [(True, *pair) for pair in FROM_CLIENT] + [
     (False, *pair) for pair in FROM_SERVER
@@ -629,7 +892,7 @@ def test_a_reserved_word_reads_as_it_is_written(
     by_client: bool, body: bytes, meant: Frame
 ) -> None:
     """Each frame has one body, and each body one frame."""
-    assert body == encode_frame(meant)
+    assert body == encode_frame(meant, by_client=by_client)
     assert meant == decode_control(body, by_client=by_client)
 
 
@@ -674,6 +937,68 @@ def test_a_broken_client_is_told(word: bytes, rest: bytes) -> None:
     """What should be a client and is none raises our error."""
     with pytest.raises(RemoteProtocolError, match="the client is no"):
         decode_control(word + rest, by_client=False)
+
+
+@pytest.mark.parametrize(
+    ("rest", "told"),
+    [
+        (b"", "the welcome is not JSON"),
+        (b" ", "the welcome is not JSON"),
+        (b" []", "the welcome is no JSON object"),
+        (b" {}", "the welcome's proto is a whole number, not None"),
+        (b' {"proto": true}', "proto is a whole number, not True"),
+        (b' {"proto": "2"}', "proto is a whole number, not '2'"),
+        (b' {"proto": 2.0}', "proto is a whole number, not 2.0"),
+        (b' {"proto": -1}', "proto is a whole number, not -1"),
+        (b' {"proto": 9007199254740992}', "proto is a whole number"),
+        (b' {"proto": NaN}', "NaN is not JSON"),
+        (b' {"proto": 2, "name": 5}', "the name in a welcome is text, not 5"),
+        (b' {"proto": 2, "group": []}', r"the group in a welcome is text, not \[\]"),
+        (b' {"proto": 2, "now": -1}', "now is a whole number, not -1"),
+        (b' {"proto": 2, "now": null}', "now is a whole number, not None"),
+    ],
+    ids=repr,
+)
+def test_a_broken_welcome_is_told(rest: bytes, told: str) -> None:
+    """What should be a welcome and is none raises our error."""
+    with pytest.raises(RemoteProtocolError, match=told) as caught:
+        decode_control(b"$WELCOME$" + rest, by_client=False)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_short_welcome_is_enough() -> None:
+    """All but the version may be left out; further keys are ignored."""
+    read = decode_control(b'$WELCOME$ {"proto": 2, "sid": "x"}', by_client=False)
+
+    assert Welcome(2) == read
+
+
+@pytest.mark.parametrize(
+    ("rest", "refusal"),
+    [
+        (b" {}", Refusal("refused", "no reason was given")),
+        (b' {"code": 5, "text": null}', Refusal("5", "None")),
+        (b' {"retry": 0}', Refusal("refused", "no reason was given", 0)),
+        (
+            b' {"code": "%b", "text": "%b"}' % (b"c" * 5000, b"t" * 5000),
+            Refusal("c" * 64, "t" * 1024),
+        ),
+    ],
+    ids=range(4),
+)
+def test_a_strange_refusal_stays_a_refusal(rest: bytes, refusal: Refusal) -> None:
+    """Whatever it says, it says no; and it does not say it at length."""
+    assert refusal == decode_control(b"$REFUSED$" + rest, by_client=False)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"", b" []", b' {"retry": -1}', b' {"retry": true}', b' {"retry": "1"}'],
+)
+def test_a_broken_refusal_is_told(rest: bytes) -> None:
+    """What should be a refusal and is none raises our error."""
+    with pytest.raises(RemoteProtocolError, match=r"refusal|retry"):
+        decode_control(b"$REFUSED$" + rest, by_client=False)
 
 
 @given(st.sampled_from([body for _, body, _ in BOTH]), st.binary(), st.booleans())

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from datetime import time as time_of_day
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +37,123 @@ def ring() -> list[Any]:
     made: list[Any] = []
     made.append(made)
     return made
+
+
+@dataclass
+class Point:
+    """What is richer than JSON."""
+
+    x: Any
+    name: str = "a"
+
+
+class Move(msgspec.Struct):
+    """What msgspec knows."""
+
+    to: dict[int, Point]
+    raw: bytes = b""
+
+
+class Color(enum.Enum):
+    """An enum of text."""
+
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    """An enum of numbers that are numbers."""
+
+    HIGH = 3
+
+
+class Mixed(int, enum.Enum):
+    """The same, whose ``str()`` is its name."""
+
+    HIGH = 3
+
+
+class Word(str, enum.Enum):  # noqa: UP042  # not the same as StrEnum
+    """An enum of text that is text."""
+
+    YES = "yes"
+
+
+class Odd(enum.Enum):
+    """An enum of what cannot be sent."""
+
+    NESTED = object()
+
+
+class Broken(dict[str, int]):
+    """A dictionary that cannot be read."""
+
+    def items(self) -> Any:
+        """Fail."""
+        raise KeyError("no items")
+
+
+def released() -> memoryview:
+    """A view of nothing."""
+    view = memoryview(b"ab")
+    view.release()
+    return view
+
+
+AT: Final = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+ID: Final = UUID(int=7)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (Color.RED, b"red"),
+        (Level.HIGH, b"3"),
+        (Mixed.HIGH, b"3"),
+        (Word.YES, b"yes"),
+        (AT, b"2020-01-02T03:04:05Z"),
+        (AT.date(), b"2020-01-02"),
+        (time_of_day(3, 4), b"03:04:00"),
+        (timedelta(seconds=90), b"PT90S"),
+        (ID, b"00000000-0000-0000-0000-000000000007"),
+        (Decimal("1.10"), b"1.10"),
+    ],
+    ids=repr,
+)
+def test_what_is_one_word_is_its_plain_text(content: Any, expected: bytes) -> None:
+    """Dates, ids, exact numbers and enums are written without quotes."""
+    assert expected == as_text(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (Point(1), b'{"x": 1, "name": "a"}'),
+        (
+            Move({1: Point(2)}, b"hi"),
+            b'{"to": {"1": {"x": 2, "name": "a"}}, "raw": "aGk="}',
+        ),
+        ([Point("\xe9")], b'[{"x": "\\u00e9", "name": "a"}]'),
+        (
+            {"at": AT, "id": [ID]},
+            b'{"at": "2020-01-02T03:04:05Z", "id": ["%b"]}' % str(ID).encode(),
+        ),
+        (
+            [Decimal("1.10"), Color.RED, Level.HIGH, Mixed.HIGH],
+            b'["1.10", "red", 3, 3]',
+        ),
+        ({1}, b"[1]"),
+        (frozenset({"a"}), b'["a"]'),
+        ({"a": {2}}, b'{"a": [2]}'),
+        ({1: 2, 1.5: 3}, b'{"1": 2, "1.5": 3}'),
+        ({Word.YES: Word.YES}, b'{"yes": "yes"}'),
+        ([float("inf"), 10**30], b"[Infinity, 1000000000000000000000000000000]"),
+        (Point(float("nan")), b'{"x": NaN, "name": "a"}'),
+    ],
+    ids=range(12),
+)
+def test_what_is_richer_is_json(content: Any, expected: bytes) -> None:
+    """Classes and what is inside containers are JSON, spaced as Python spaces it."""
+    assert expected == as_text(content)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +202,7 @@ def test_a_kind_of_bytes_is_sent_as_bytes() -> None:
     ("content", "told"),
     [
         (object(), "cannot send object; content is bytes, str, int,"),
-        ({1, 2}, "cannot send set; content is"),
+        ({b"bytes"}, "cannot send this set as JSON: .*bytes"),
         (1j, "cannot send complex"),
         ("a\ud800", "cannot send this text as UTF-8: surrogates not allowed at 1"),
         ([b"bytes"], "cannot send this list as JSON: .*bytes"),
@@ -86,8 +210,21 @@ def test_a_kind_of_bytes_is_sent_as_bytes() -> None:
         (ring(), "cannot send this list as JSON: Circular"),
         (deep(100_000), "cannot send this list as JSON: .*recursion"),
         ([10**5000], "cannot send this list as JSON: .*digits"),
+        ([object()], "cannot send this list as JSON: .*object"),
+        (Point, "cannot send type; content is"),
+        (
+            Point(object()),
+            r"cannot send Point; content is .*\(Encoding objects of type",
+        ),
+        (Point(Point(10**5000)), "cannot send this dict as JSON: .*digits"),
+        ([Point({(1, 2): 3})], "cannot send this list as JSON: .*key"),
+        ({UUID(int=1): 1}, "cannot send this dict as JSON: keys must be"),
+        (released(), "cannot send these bytes: .*released"),
+        (Odd.NESTED, "cannot send object; content is"),
+        (Broken(a=1), "cannot send this Broken as JSON: .*no items"),
+        (msgspec.Raw(b"1"), "cannot send Raw"),
     ],
-    ids=range(9),
+    ids=range(19),
 )
 def test_what_has_no_text_form_is_refused(content: Any, told: str) -> None:
     """Content that cannot be sent is refused, and the text says why."""

@@ -10,7 +10,6 @@ __all__ = ("ClientEngine",)
 import logging
 import os
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,34 +17,39 @@ from functools import partial
 from typing import Any, Final
 
 from hisock.engine.batch import Batches
-from hisock.engine.calls import Runner, explain_conversion
-from hisock.engine.inbox import Inbox
-from hisock.engine.link import DONT_WAIT, Link
+from hisock.engine.calls import Done, Runner
+from hisock.engine.hearing import Hearing
+from hisock.engine.inbox import Inbox, Mail
+from hisock.engine.link import Link
+from hisock.engine.members import deadline
+from hisock.engine.pace import Pace
 from hisock.engine.post import Post
+from hisock.engine.questions import Questions
 from hisock.engine.repeats import Repeats
+from hisock.engine.reports import Reports
+from hisock.engine.search import Search
 from hisock.engine.sharing import SharedPump
-from hisock.engine.threads import StateLock, Turn, say_goodbye_at_exit
+from hisock.engine.threads import StateLock, Turn, Workers, say_goodbye_at_exit
 from hisock.engine.waiting import wait_for_room
 from hisock.errors import (
     ClientDisconnected,
+    HiSockError,
     Overloaded,
-    RemoteProtocolError,
     RequestTimeout,
     SendTimeout,
     WouldBlock,
 )
-from hisock.handlers.dispatch import NoHandler, resolve, unknown_command
-from hisock.handlers.table import HandlerEntry, HandlerTable
+from hisock.handlers.dispatch import unknown_command
+from hisock.handlers.table import HandlerTable
 from hisock.hub.outbox import STALL, Outbox
-from hisock.session.connection import LINGER, Closed, Connection, Messages
-from hisock.types import Address, ClientInfo, Limits
-from hisock.wire.classic import check_size, decode_answer, encode_frame, header
-from hisock.wire.frames import Bye, ClientAnswer, Frame, Hello, Joined, Left
-
-#: Lengths whose header is kept ready.
-_HEADERS_KEPT: Final = 4096
+from hisock.session.connection import LINGER, Closed, Connection, Messages, milliseconds
+from hisock.types import Limits
+from hisock.wire import classic, compact
+from hisock.wire.frames import PROTO, Hello, Probe, Regroup, Rename, Roster
 
 _ENDED: Final = "the server ended the connection"
+#: The shortest classic header that holds the length of a hello with ``proto``.
+_ROOM_FOR_PROTO: Final = 4
 
 _log = logging.getLogger("hisock.client")
 
@@ -55,59 +59,87 @@ class ClientEngine:
 
     Args:
         sock: A socket connected to the server; the engine closes it.
-        hello: Who this client is.
-        name: What the client is called in texts.
+        name, group: Who this client is.
+        title: What the client is called in texts.
         limits: How much the server may ask for.
-        header_len: Bytes of every header.
+        header_len: Bytes of every classic header.
         cache_size: Messages to remember; 0 or less for none.
         waits: Whether a send may wait while the outbox is full.
         logs_errors: Whether a handler's exception is logged, for want of a caller.
+        table: The handlers, and those that will be registered.
     """
 
     def __init__(
         self,
         sock: socket.socket,
-        hello: Hello,
+        name: str | None,
+        group: str | None,
         *,
-        name: str,
+        title: str,
         limits: Limits,
         header_len: int,
         cache_size: int,
         waits: bool,
         logs_errors: bool,
+        table: HandlerTable,
     ) -> None:
-        self.table = HandlerTable(on_server=False)
+        self.table = table
         self.limits = limits
         self.pid = os.getpid()
         self.turn = Turn("update")
         self.cache: deque[dict[str, bytes]] = deque(maxlen=max(0, cache_size))
-        self._lock = StateLock()
-        self._name = name
-        self._header_len = header_len
-        self._headers: dict[int, bytes] = {}
+        self.lock = StateLock()
+        self.header_len = header_len
+        self.own_address: Any = _own_address(sock)
+        self._title = title
         self._waits = waits
-        self._logs_errors = logs_errors
-        connection = Connection(limits, time.monotonic(), header_len=header_len)
-        self.own_address: Address = sock.getsockname()[:2]
-        self._link = Link(sock, connection, Outbox(limits.outbox), None)
-        self._pump = SharedPump(self._link, self._lock)
-        self._outgoing = Post(self._lock, self.turn, (), lambda link: None)
-        self._runner = Runner(self.table, self, self._outgoing, by_client=False)
-        self.batches = Batches(self._write)
+        offers = header_len >= _ROOM_FOR_PROTO
+        now = time.monotonic()
+        connection = Connection(
+            limits, now, header_len=header_len, offers_compact=offers
+        )
+        self.link = Link(sock, connection, Outbox(limits.outbox), None)
+        self.link.writer = classic.Writer(header_len, limits.message, by_client=True)
+        #: What encodes messages, once both sides know which wire is spoken.
+        self._writer: classic.Writer | compact.Writer | None = None
+        self.pump = SharedPump(self.link, self.lock)
+        self.outgoing = Post(self.lock, self.turn, (), lambda link: None)
+        self.reports = Reports(title, self.table, _log, raises=not logs_errors)
+        self.pace = Pace(self.wake)
+        self.workers = Workers(title)
+        self.questions = Questions(self)
+        hearing = Hearing(self)
+        self.runner = Runner(self.table, hearing, self.outgoing, by_client=False)
+        self.batches = Batches(self.write)
         self._open_batches = self.batches.open
-        self._unclaimed = Inbox(limits)
+        self.inbox = Inbox(limits)
+        self.search = Search(self)
         self._dropped = Repeats()
-        self._asking = threading.Lock()
-        self._answers_due = 0
-        self._heard_goodbye = False
+        self._finished_handlers: deque[Callable[[], None]] = deque()
+        self._handled = 0
         self._over: Closed | None = None
+        #: Coroutine handlers; only where a loop runs them.
+        self.tasks: Any = None
+        #: Has the program's own loop turn soon, where it turns the client.
+        self.waker: Callable[[], None] | None = None
         #: Whether messages can be sent, as far as is known.
         self.is_usable = True
         self._closed = False
         if cache_size > 0:
             self.table.tap()
         say_goodbye_at_exit(self)
-        self.send_frame(hello)
+        self._say_hello(name, group, milliseconds(now), offers=offers)
+
+    def _say_hello(
+        self, name: str | None, group: str | None, now: int, *, offers: bool
+    ) -> None:
+        control = self.link.writer.control
+        if offers:
+            # Both in one write: a 1.1 server answers the second, ours the first.
+            hello = control(Hello(name, group, PROTO, now)) + control(Probe())
+        else:
+            hello = control(Hello(name, group))
+        self.outgoing.send(self.link, hello)
 
     # --- turning ---------------------------------------------------------------
 
@@ -132,208 +164,372 @@ class ClientEngine:
         self.turn.run(self._turn, wait, timeout)
         return not self._closed
 
+    def poll(self, budget: float) -> int:
+        """Run at least one handler for what waits, and more for ``budget`` seconds.
+
+        Returns:
+            How many messages were handled.
+        """
+        if self._closed:
+            return 0
+        self._check_over()
+        before = self._handled
+        self.turn.run(self._poll, budget)
+        return self._handled - before
+
     def _turn(self, wait: bool, timeout: float | None) -> None:
         end = None if timeout is None else time.monotonic() + timeout
-        if self._open_batches:
-            self.batches.flush()
         try:
-            if self._link.outbox.size:
-                self._lock.run(self._link.flush)
-            seen = self._pump.news
+            self._prepare()
+            seen = self.pump.news
             if not wait:
-                self._pump.pump(0.0, seen)
-            while not self._dispatch() and not self._closed:
+                self.pump.pump(0.0, seen)
+            while not self._work() and not self._closed:
                 self._check_over()
                 left = None if end is None else end - time.monotonic()
                 if not wait or (left is not None and left <= 0):
                     break
-                self._pump.pump(left, seen)
-                seen = self._pump.news
+                if self.pace.is_set:
+                    left = self.pace.patience(left)
+                self.pump.pump(left, seen)
+                seen = self.pump.news
         finally:
-            self._outgoing.current = None
-            self._flush_unsent()
-            self._pump.announce()
+            self._rest()
+
+    def turn_in_loop(self) -> None:
+        """One turn inside a callback of the loop that turns the client."""
+        if not self._closed:
+            self._check_over()
+            self.turn.run(self._turn_in_loop)
+
+    def _turn_in_loop(self) -> None:
+        try:
+            self.lock.run(self._read_now)
+            self._work()
+        finally:
+            self._rest()
+
+    def _read_now(self) -> None:
+        link = self.link
+        if link.wants_reading and not link.is_over:
+            link.read()
+        if not link.connection.is_open:
+            link.settle()
+
+    def _poll(self, budget: float) -> None:
+        end = time.monotonic() + budget
+        try:
+            self._prepare()
+            self.pump.pump(0.0, self.pump.news)
+            while self._work(one=True) and time.monotonic() < end:
+                pass
+            self._check_over()
+        finally:
+            self._rest()
+
+    def _prepare(self) -> None:
+        if self._open_batches:
+            self.batches.flush()
+        if self.link.outbox.size:
+            self.lock.run(self.link.flush)
+
+    def _rest(self) -> None:
+        self.outgoing.current = None
+        self._flush_unsent()
+        self.pump.announce()
 
     def _check_over(self) -> None:
         over = self._over
         if over is not None:
-            text = f"{self._name} is disconnected: {over.reason}"
+            text = f"{self._title} is disconnected: {over.reason}"
             raise ClientDisconnected(text) from over.error
 
-    def _dispatch(self) -> bool:
-        """Run everything that was read; whether a handler ran."""
+    def _work(self, *, one: bool = False) -> bool:
+        """Do everything there is to do; whether a handler ran or finished."""
         ran = False
-        link = self._link
-        while link.inbox and not self._closed:
-            event = self._lock.run(self._begin)
+        while self._finished_handlers:
+            self._finished_handlers.popleft()()
+            ran = True
+        if self._dispatch(one=one):
+            ran = True
+        if self.pace.is_set and not self._closed:
+            spawn = self.spawn if self.tasks is not None else None
+            if self.pace.work(self.reports.failed_alone, spawn):
+                ran = True
+        return ran
+
+    def _dispatch(self, *, one: bool = False) -> bool:
+        """Run what was read, or ``one`` message of it; whether a handler ran."""
+        ran = False
+        link = self.link
+        if self._writer is None and link.connection.is_agreed:
+            self.know_wire()
+        while link.inbox and not self._closed and not link.is_busy:
+            event = self.lock.run(self._begin)
             if isinstance(event, Messages):
-                if self._runner.run_messages(link, event, None):
+                if self.runner.run_messages(link, event, None, one=one):
                     ran = True
             elif isinstance(event, Closed):
                 self._over = closed = event
-                self._lock.run(self._done_with, event)
+                self.lock.run(self._done_with, event)
                 ran = self._ended(closed) or ran
-            self._lock.run(self._done_with, event)
+            self.lock.run(self._done_with, event)
+            if one and ran:
+                self._handled += 1
+                break
         self._flush_unsent()
         return ran
 
     def _begin(self) -> Any:
         """The next event; it stays in the inbox until it is done with, so that no
         exception on the way loses it."""
-        inbox = self._link.inbox
+        inbox = self.link.inbox
         if inbox and isinstance(inbox[0], Messages):
-            self._outgoing.current = inbox[0]
-            self._outgoing.note_time()
+            self.outgoing.current = inbox[0]
+            self.outgoing.note_time()
         return inbox[0] if inbox else None
 
     def _done_with(self, event: Any) -> None:
-        self._outgoing.current = None
-        inbox = self._link.inbox
+        self.outgoing.current = None
+        inbox = self.link.inbox
         if inbox and inbox[0] is event:
+            if isinstance(event, Messages) and event.place < len(event.bodies):
+                return  # the rest waits for a handler, or for the next time
             del inbox[0]
 
     def _ended(self, closed: Closed) -> bool:
         """The server ended the connection; whether a handler was told."""
         self.is_usable = False
-        self._pump.announce()
-        _log.info("%s is disconnected: %s", self._name, closed.reason)
-        self._lock.run(self._link.settle)
-        self._pump.drop()
-        return self._runner.run_event(self._link, "force_disconnect")
+        self.pump.announce()
+        _log.info("%s is disconnected: %s", self._title, closed.reason)
+        self.lock.run(self.link.settle)
+        self.pump.drop()
+        return self.run_event("force_disconnect")
 
-    # --- what the runner asks --------------------------------------------------
+    def run_event(self, event: str, *arguments: Any) -> bool:
+        """Run the handler of a reserved event; whether there is one."""
+        return self.runner.run_event(self.link, event, *arguments)
 
-    def control(self, link: Link, frame: Frame) -> bool:
-        """Act on a frame that is not a message; whether a handler ran."""
-        match frame:
-            case Bye():
-                self._lock.run(self._end, _ENDED)
-            case Joined(info):
-                return self._runner.run_event(
-                    self._link, "client_connect", _as_client(info)
-                )
-            case Left(info):
-                return self._runner.run_event(
-                    self._link, "client_disconnect", _as_client(info)
-                )
-            case _:
-                pass  # only a client says these, or nobody asked
-        return False
+    def finished(self, call: Callable[[], None]) -> None:
+        """Have something done by whoever turns: a handler has come to its end."""
+        self._finished_handlers.append(call)
+        self.wake()
 
-    def _end(self, reason: str, error: RemoteProtocolError | None = None) -> None:
-        events = self._link.connection.close(reason, time.monotonic())
+    def spawn(self, coroutine: Any, context: Any, done: Done) -> None:
+        """Run a coroutine; ``done`` is called in a turn."""
+        self.tasks.spawn(coroutine, context, partial(self._later, done))
+
+    def _later(self, done: Done, result: Any, error: BaseException | None) -> None:
+        self.finished(partial(done, result, error))
+
+    def wake(self) -> None:
+        """Something changed; whoever waits looks again."""
+        if self.waker is None:
+            self.pump.announce()
+        else:
+            self.waker()
+
+    def end(self, reason: str, error: HiSockError | None = None) -> None:
+        """End the connection from this side; under the lock."""
+        events = self.link.connection.close(reason, time.monotonic())
         if events and error is not None:
             events = [Closed(reason, error)]
-        self._link.end(events, discard=True)
-        self._link.settle()
+        self.link.end(events, discard=True)
+        self.link.settle()
 
-    def unclaimed(self, link: Link, body: bytes) -> bool:
-        """Keep a message without a handler for ``recv_raw``."""
-        for lost in self._lock.run(self._unclaimed.add, body) or ():
+    def keep(self, mail: Mail) -> None:
+        """Keep a message without a handler for whoever receives."""
+        for lost in self.lock.run(self.inbox.add, mail) or ():
             if count := self._dropped.due("dropped"):
-                text = unknown_command(self.table, lost)
+                text = unknown_command(self.table, lost.command or "")
                 _log.warning("dropped what nobody received (%d): %s", count, text)
-        self._pump.announce()
-        return False
+        self.pump.announce()
 
-    def seen(self, link: Link, body: bytes) -> bool:
-        """Remember a message in the cache."""
-        if self.cache.maxlen:
-            head = header(len(body), self._header_len)
-            self.cache.append({"header": head, "content": body})
-        return False
+    # --- which wire ------------------------------------------------------------
 
-    def failed(self, link: Link, entry: HandlerEntry, error: Exception) -> None:
-        """Let a handler's exception out of ``update``; log it where there is none."""
-        error = explain_conversion(entry, error)
-        if not self._logs_errors:
-            raise error
-        _log.error("handler %s failed", entry.signature.where, exc_info=error)
+    @property
+    def wire(self) -> str | None:
+        """``"compact"``, or ``"classic"``; ``None`` until the server has answered."""
+        if not self.link.connection.is_agreed:
+            return None
+        return "compact" if self.link.connection.writes_compact else "classic"
 
-    def broken(self, link: Link, error: RemoteProtocolError) -> None:
-        """End a connection on which a reserved message was none."""
-        self._lock.run(self._end, str(error), error)
+    def know_wire(self) -> bool:
+        """Look whether both sides know which wire is spoken by now."""
+        connection = self.link.connection
+        if self._writer is None and connection.is_agreed:
+            if connection.writes_compact:
+                self.link.writer = compact.Writer(self.limits.message)
+            self._writer = self.link.writer
+            self.tell_roster()
+        return self._writer is not None
+
+    def agree(self, timeout: float) -> None:
+        """Wait until both sides know which wire is spoken.
+
+        Raises:
+            SendTimeout: The server did not answer in time.
+            ClientDisconnected: The connection ended first.
+        """
+        end = time.monotonic() + timeout
+        while not self.know_wire():
+            seen = self.pump.news
+            if not (self.is_usable and self.link.is_open):
+                self.raise_closed()
+            left = end - time.monotonic()
+            if self.link.connection.is_agreed:
+                continue
+            if left <= 0:
+                raise SendTimeout(
+                    f"the server did not answer the hello within {timeout:g} s, so "
+                    "what this content needs cannot be sent yet; is its run() called? "
+                    "(bytes can be sent at once)"
+                )
+            self.wait_more(left, seen)
+
+    def wait_more(self, timeout: float | None, seen: int) -> None:
+        """Wait until something was read, by this thread or the one that turns."""
+        if self.turn.claims and not self.turn.is_mine:
+            self.pump.wait_beside(timeout, seen)
+        else:
+            self.pump.pump(timeout, seen)
+
+    def tell_roster(self) -> None:
+        """Ask to be told who joins and leaves, if a handler wants to know."""
+        wants = self.table.event("client_connect") or self.table.event(
+            "client_disconnect"
+        )
+        if wants and self._writer is not None and self._writer.is_compact:
+            self.write(compact.encode(Roster(on=True)))
 
     # --- sending ---------------------------------------------------------------
 
-    def send(self, prefix: bytes, content: bytes) -> None:
-        """Send one message: a command with its space, or nothing, and the content.
+    def send(self, command: str | None, content: Any, ttl: float | None = None) -> None:
+        """Send one message: a command with content, or raw content.
 
         Raises:
             ClientDisconnected: The connection has ended.
-            MessageTooLarge: The message is over a limit.
+            ReservedCommand, NotSendable, MessageTooLarge: The message cannot be sent.
             SendTimeout: The server took nothing for 10 s.
             WouldBlock: The outbox is full and this client may not wait.
         """
-        size = len(prefix) + len(content)
-        try:
-            frame = self._headers[size] + prefix + content
-        except KeyError:
-            frame = self._header(size) + prefix + content
+        writer = self._writer
+        if writer is None:
+            self._send_early(command, content, ttl)
+            return
+        if ttl is None:
+            frame = writer.message(command, content)
+        else:
+            frame = writer.message(command, content, deadline(ttl))
         if self._open_batches and self.batches.collect(frame):
             return
-        link = self._link
+        self.write(frame)
+
+    def write(self, frame: bytes) -> None:
+        """Write frames after everything before them; waits for room where it may."""
+        link = self.link
         if link.outbox.size or not (self.is_usable and link.connection.is_open):
-            self._write(frame)
+            self._write_behind(frame)
             return
-        self._outgoing.send(link, frame)
+        self.outgoing.send(link, frame)
         if link.outbox.size:
-            self._see_off()
+            self.see_off()
 
-    def _header(self, size: int) -> bytes:
-        check_size(size, self.limits.message, self._header_len)
-        head = header(size, self._header_len)
-        if len(self._headers) < _HEADERS_KEPT:
-            self._headers[size] = head
-        return head
-
-    def send_frame(self, frame: Frame) -> None:
-        """Send something that is not a message."""
-        self.send(b"", encode_frame(frame))
-
-    def _write(self, data: bytes) -> None:
+    def _write_behind(self, data: bytes) -> None:
         """Write where something may be in the way."""
-        if not (self.is_usable and self._link.is_open):
-            self._raise_closed()
-        if self._link.outbox.is_full:
+        if not (self.is_usable and self.link.is_open):
+            self.raise_closed()
+        if self.link.outbox.is_full:
             self._wait_for_room()
-        self._lock.run(self._post, data)
-        self._see_off()
+        self.lock.run(self.outgoing.write, self.link, data)
+        self.see_off()
 
-    def _see_off(self) -> None:
+    def _send_early(self, command: str | None, content: Any, ttl: float | None) -> None:
+        """Send before the server has said which wire it speaks.
+
+        A command with bytes means the same on both wires, so it may leave at once;
+        anything else has to wait.
+        """
+        if not (self.is_usable and self.link.is_open):
+            self.raise_closed()
+        self.pump.try_pump(0.0)
+        may_leave = (
+            type(content) is bytes
+            and ttl is None
+            and (command is not None or b" " not in content)
+        )
+        if may_leave and not self.know_wire():
+            frame = self.link.writer.message(command, content)
+            if self.link.outbox.is_full:
+                self._wait_for_room()
+            if self.lock.run(self._write_early, frame):
+                self.see_off()
+                return
+        self.agree(STALL)
+        self.send(command, content, ttl)
+
+    def _write_early(self, frame: bytes) -> bool:
+        """Write a classic frame, unless the wire was settled just now."""
+        if self.link.connection.is_agreed:
+            return False
+        self.outgoing.write(self.link, frame)
+        return True
+
+    def rename(self, frame: Rename | Regroup) -> None:
+        """Tell the server another name or group."""
+        if not (self.is_usable and self.link.is_open):
+            self.raise_closed()
+        if not self.know_wire():
+            early = self.link.writer.control(frame)
+            if self.lock.run(self._write_early, early):
+                self.see_off()
+                return
+            self.know_wire()
+        self.write(self.link.writer.control(frame))
+
+    def see_off(self) -> None:
         """Wait until what could not be written at once is, where one may wait: nobody
         else will do it while the program does other things."""
-        if self._link.outbox.size and self._waits and not self._outgoing.unsent:
+        if self.link.outbox.size and self._waits and not self.outgoing.unsent:
             self._drain(STALL)
 
-    def _raise_closed(self) -> None:
+    def raise_closed(self) -> None:
+        """Say why nothing can be sent any more.
+
+        Raises:
+            ClientDisconnected: Always.
+        """
         self._check_over()
         if self._closed:
-            raise ClientDisconnected(f"{self._name} was closed by this program")
-        ends = [event for event in self._link.inbox if isinstance(event, Closed)]
+            raise ClientDisconnected(f"{self._title} was closed by this program")
+        ends = [event for event in self.link.inbox if isinstance(event, Closed)]
         reason = ends[0].reason if ends else _ENDED
-        raise ClientDisconnected(f"{self._name} is disconnected: {reason}")
-
-    def _post(self, data: bytes) -> None:
-        self._outgoing.write(self._link, data)
+        error = ends[0].error if ends else None
+        raise ClientDisconnected(f"{self._title} is disconnected: {reason}") from error
 
     def _flush_unsent(self) -> None:
-        if self._outgoing.unsent:
-            self._outgoing.flush()
-            self._see_off()
+        if self.outgoing.unsent:
+            self.outgoing.flush()
+            self.see_off()
+
+    def flush(self) -> None:
+        """Write what was collected: this thread is about to wait."""
+        if self._open_batches:
+            self.batches.flush()
+        self._flush_unsent()
 
     def _wait_for_room(self) -> None:
         if not self._waits:
-            self._lock.run(self._link.flush)
-            if self._link.outbox.is_full:
+            self.lock.run(self.link.flush)
+            if self.link.outbox.is_full:
                 raise WouldBlock(
-                    f"{self._link.outbox.size} bytes wait to be sent already; call "
+                    f"{self.link.outbox.size} bytes wait to be sent already; call "
                     "update() and try again"
                 )
         elif not self._drain(STALL):
             raise SendTimeout(
                 f"the server took nothing for {STALL:g} s while "
-                f"{self._link.outbox.size} bytes were waiting for it"
+                f"{self.link.outbox.size} bytes were waiting for it"
             )
 
     def _drain(self, patience: float) -> bool:
@@ -342,16 +538,16 @@ class ClientEngine:
         Returns:
             Whether all was written before nothing moved for ``patience`` seconds.
         """
-        link = self._link
+        link = self.link
         end = time.monotonic() + patience
         while link.outbox.size and not link.is_over:
             before = link.outbox.size
             limit = self.limits.queue
             reading = link.is_open and (not limit or self._queued() < limit)
             part = min(0.1, patience)
-            if not (reading and self._pump.try_pump(part)):
+            if not (reading and self.pump.try_pump(part)):
                 wait_for_room(link.sock, part)
-            self._lock.run(link.flush)
+            self.lock.run(link.flush)
             now = time.monotonic()
             if link.outbox.size < before:
                 end = now + patience
@@ -360,13 +556,13 @@ class ClientEngine:
         return True
 
     def _queued(self) -> int:
-        return sum(e.size for e in self._link.inbox if isinstance(e, Messages))
+        return sum(e.size for e in self.link.inbox if isinstance(e, Messages))
 
     # --- receiving -------------------------------------------------------------
 
     def receive(
-        self, wanted: Callable[[bytes], bool] | None, timeout: float | None
-    ) -> bytes:
+        self, wanted: Callable[[Mail], bool] | None, timeout: float | None
+    ) -> Mail:
         """Wait for the next message without a handler; nothing else runs meanwhile.
 
         Args:
@@ -379,136 +575,57 @@ class ClientEngine:
             RequestTimeout: It did not come in time.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        if self._open_batches:
-            self.batches.flush()
-        if self._outgoing.unsent:
-            self._flush_unsent()
-        link, look = self._link, self._find_unclaimed
-        body: bytes | None
+        if self._open_batches or self.outgoing.unsent:
+            self.flush()
+        link, look = self.link, self.search.find
         while True:
-            seen = self._pump.news
-            if link.inbox or self._unclaimed.bodies:
-                body = self._lock.run(look, wanted)
-                if body is not None:
-                    return body
-                self._check_waiting()
+            seen = self.pump.news
+            if link.inbox or self.inbox.mails:
+                mail = self.lock.run(look, wanted)
+                if mail is not None:
+                    return mail  # type: ignore[no-any-return]  # of lock.run
+                self.check_waiting()
             if not self.is_usable:
-                self._raise_closed()
+                self.raise_closed()
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 raise RequestTimeout(f"nothing came within {timeout:g} s")
             if self.turn.claims and not self.turn.is_mine:
                 # Its handlers' turn sorts out what it has begun, and tells us.
-                self._pump.wait_beside(left, seen)
+                self.pump.wait_beside(left, seen)
                 continue
-            body = self._pump.pump(left, seen, look, wanted)
-            if body is not None:
-                return body
+            found = self.pump.pump(left, seen, look, wanted)
+            if found is not None:
+                return found
 
-    def _find_unclaimed(self, wanted: Callable[[bytes], bool] | None) -> bytes | None:
-        """Take the first message that nobody handles; in order of arrival."""
-        inbox = self._link.inbox
-        if len(inbox) == 1 and wanted is None:
-            # What a dialogue usually finds (bench/ping_pong.py).
-            event = inbox[0]
-            if (
-                type(event) is Messages
-                and len(event.bodies) == 1
-                and not event.place
-                and event is not self._outgoing.current
-                and not (self._unclaimed.bodies or self._answers_due)
-                and not self.cache.maxlen
-                and self._is_unclaimed(event.bodies[0])
-            ):
-                inbox.clear()
-                return event.bodies[0]
-        if self._unclaimed.bodies:
-            kept = self._unclaimed.take(partial(self._is_wanted, wanted=wanted))
-            if kept is not None:
-                return kept
-        current = self._outgoing.current
-        if current is not None and not self.turn.is_mine:
-            return None  # the other thread's turn sorts out what it has begun
-        for event in inbox:
-            if not isinstance(event, Messages):
-                continue
-            bodies = event.bodies
-            for index in range(max(event.place, event.searched), len(bodies)):
-                body = bodies[index]
-                if not self._is_unclaimed(body):
-                    if index == event.searched:
-                        event.searched = index + 1
-                elif self._is_wanted(body, wanted):
-                    self._take_out(event, index)
-                    if wanted is None and self.cache.maxlen:
-                        self.seen(self._link, body)
-                    return body
-        return None
+    def remember(self, mail: Mail) -> None:
+        """Put a message into the cache."""
+        body = mail.whole()
+        head = classic.header(len(body), self.header_len)
+        self.cache.append({"header": head, "content": body})
 
-    def _is_wanted(self, body: bytes, wanted: Callable[[bytes], bool] | None) -> bool:
-        if wanted is not None:
-            return wanted(body)
-        # While somebody waits for the answer to a question, it is not for others.
-        return not (self._answers_due and decode_answer(body) is not None)
+    def is_expired(self, ttl: int | None) -> bool:
+        """Whether a deadline of the server's is over."""
+        return self.link.connection.is_expired(ttl, time.monotonic())
 
-    def _take_out(self, event: Messages, index: int) -> None:
-        """Take one body out of the middle of what a read brought."""
-        event.size -= len(event.bodies[index])
-        del event.bodies[index]
-        if not event.bodies and event is not self._outgoing.current:
-            self._link.inbox.remove(event)
-
-    def _is_unclaimed(self, body: bytes) -> bool:
-        if body[:1] != b"$":
-            return self.table.find(body) is None
-        try:
-            found = resolve(self.table, body, by_client=False)
-        except RemoteProtocolError:
-            return False  # its turn comes, and ends the connection
-        if isinstance(found, Bye):
-            self._heard_goodbye = True
-        return isinstance(found, NoHandler)
-
-    def ask(self, question: Frame, timeout: float) -> ClientAnswer:
-        """Send a question and wait for its answer, which has no label on this wire.
-
-        One at a time, and in order: what answers an earlier question, whose asker has
-        given up, is thrown away first.
+    def check_waiting(self) -> None:
+        """Raise if there is no use in waiting: the end is in the inbox, behind messages
+        that nobody asked for, or there are too many of those.
 
         Raises:
-            RequestTimeout: No answer came in ``timeout`` seconds.
-            ClientDisconnected: The connection has ended.
+            ClientDisconnected, Overloaded: As said.
         """
-        with self._asking:
-            end = time.monotonic() + timeout
-            self.send_frame(question)
-            self._answers_due += 1
-            while True:
-                left = max(0.0, end - time.monotonic())
-                try:
-                    answer = decode_answer(self.receive(_is_answer, left))
-                except RequestTimeout:
-                    text = f"the server did not answer within {timeout:g} s"
-                    raise RequestTimeout(text) from None
-                assert answer is not None
-                self._answers_due -= 1
-                if not self._answers_due:
-                    return answer
-
-    def _check_waiting(self) -> None:
-        """Raise if there is no use in waiting: the end is in the inbox, behind messages
-        that nobody asked for, or there are too many of those."""
         if 0 < self.limits.queue < self._queued():
             raise Overloaded(
                 f"{self._queued()} bytes of other messages came while waiting; "
                 "call update() more often"
             )
-        for event in self._link.inbox:
+        for event in self.link.inbox:
             if isinstance(event, Closed):
-                text = f"{self._name} is disconnected: {event.reason}"
+                text = f"{self._title} is disconnected: {event.reason}"
                 raise ClientDisconnected(text) from event.error
-        if self._heard_goodbye:
-            raise ClientDisconnected(f"{self._name} is disconnected: {_ENDED}")
+        if self.search.heard_goodbye:
+            raise ClientDisconnected(f"{self._title} is disconnected: {_ENDED}")
 
     # --- ending ----------------------------------------------------------------
 
@@ -520,7 +637,7 @@ class ClientEngine:
     @property
     def is_open(self) -> bool:
         """Whether the link still carries messages."""
-        return self._link.is_open
+        return self.link.is_open
 
     def close(self, linger: float = LINGER) -> None:
         """Say goodbye, wait until the server has heard it or ``linger`` seconds."""
@@ -529,20 +646,21 @@ class ClientEngine:
         self._closed = True
         self.is_usable = False
         if self.pid != os.getpid():
-            self._link.drop()  # the connection is still the parent's
+            self.link.drop()  # the connection is still the parent's
             return
         if collected := self.batches.take():
-            self._lock.run(self._post, collected)
-        self._lock.run(self._end, "closed by this program")
+            self.lock.run(self.outgoing.write, self.link, collected)
+        self.lock.run(self.end, "closed by this program")
         end = time.monotonic() + linger
-        link = self._link
+        link = self.link
         while not link.is_over and self._over is None:
             left = end - time.monotonic()
             if left <= 0:
                 break
-            self._pump.pump(left, self._pump.news)
-        self._pump.drop()
-        self._pump.announce()
+            self.pump.pump(left, self.pump.news)
+        self.workers.close()
+        self.pump.drop()
+        self.pump.announce()
 
     def abandon(self) -> None:
         """Say goodbye without waiting: the interpreter or the object ends."""
@@ -550,17 +668,14 @@ class ClientEngine:
             return
         self._closed = True
         self.is_usable = False
-        self._lock.run(self._abandon)
+        self.lock.run(self._abandon)
 
     def _abandon(self) -> None:
         if self._over is None:
-            self._end("the program ended")
-        self._link.drop()
+            self.end("the program ended")
+        self.link.drop()
 
 
-def _is_answer(body: bytes) -> bool:
-    return decode_answer(body) is not None
-
-
-def _as_client(info: dict[str, Any]) -> ClientInfo:
-    return ClientInfo(info.get("ip"), info.get("name"), info.get("group"))
+def _own_address(sock: socket.socket) -> Any:
+    address = sock.getsockname()
+    return address[:2] if isinstance(address, tuple) else address

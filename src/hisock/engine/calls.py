@@ -5,36 +5,105 @@ Knows neither sockets nor locks; what happens around a call is asked of an ``Own
 
 from __future__ import annotations
 
-__all__ = ("Owner", "Runner", "explain_conversion")
+__all__ = ("SERVING", "Owner", "Runner", "explain_conversion")
 
-from typing import Any, Protocol
+import contextvars
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, Final, Protocol
 
+from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
 from hisock.engine.post import Post
-from hisock.errors import ConversionError, RemoteProtocolError
-from hisock.handlers.dispatch import Call, NoHandler, resolve
+from hisock.engine.streams import Producer
+from hisock.errors import (
+    CommandError,
+    ConversionError,
+    MessageTooLarge,
+    NotSendable,
+    RemoteProtocolError,
+)
+from hisock.handlers.dispatch import Call, NoHandler, resolve, unknown_command
 from hisock.handlers.table import HandlerEntry, HandlerTable
 from hisock.session.connection import Messages
-from hisock.wire.frames import Frame
+from hisock.session.requests import Answering
+from hisock.types import AsyncClientInfo, ClientInfo
+from hisock.wire import compact
+from hisock.wire.frames import Failure, Frame, Message, PackedFrame, Request
+
+#: The call on whose behalf code runs: its link and id. Carried into workers and tasks.
+SERVING: Final[contextvars.ContextVar[tuple[Link, int] | None]] = (
+    contextvars.ContextVar("hisock_serving", default=None)
+)
+
+#: What a handler came to: a result, or what it raised.
+Done = Callable[[Any, BaseException | None], None]
+
+_NO_STREAM: Final = CommandError(
+    "no_stream", "this command answers one call; use call(), not stream()"
+)
+_ONLY_STREAM: Final = CommandError(
+    "only_stream", "this command answers with a stream; use stream(), not call()"
+)
 
 
 class Owner(Protocol):
     """What a runner asks of the engine around it."""
 
-    def control(self, link: Link, frame: Frame) -> bool:
+    def control(self, link: Link, frame: Frame | PackedFrame) -> bool:
         """Act on a frame that is not a message; whether a handler ran."""
 
-    def unclaimed(self, link: Link, body: bytes) -> bool:
-        """Deal with a message that no handler took; whether a handler ran."""
+    def unclaimed(self, link: Link, mail: Mail) -> None:
+        """Deal with a message that no handler took."""
 
-    def seen(self, link: Link, body: bytes) -> bool:
+    def seen(self, link: Link, whole: Callable[[], bytes]) -> bool:
         """A message is done with; whether a handler ran."""
 
     def failed(self, link: Link, entry: HandlerEntry, error: Exception) -> None:
         """A handler raised, or its message could not be converted."""
 
     def broken(self, link: Link, error: RemoteProtocolError) -> None:
-        """The peer sent a reserved message that is none."""
+        """The peer sent bytes that are none of hisock's."""
+
+    def send(self, link: Link, frame: bytes) -> None:
+        """Send frames to the peer."""
+
+    def finish(self, link: Link, answering: Answering) -> bool:
+        """The last word on a request is about to leave; whether it is wanted."""
+
+    def begin(self, link: Link, request: Request) -> Answering | None:
+        """Take a request; ``None`` if there are too many."""
+
+    def is_expired(self, link: Link, ttl: int) -> bool:
+        """Whether a message is no longer wanted, which is then counted."""
+
+    def answer_own(self, link: Link, request: Request) -> Any:
+        """Answer a reserved request of hisock's own."""
+
+    def produce(self, producer: Producer) -> None:
+        """Turn a generator from now on."""
+
+    def work(self, link: Link, call: Callable[[], Any], done: Done) -> None:
+        """Call in a worker thread; ``done`` is called on the turning thread."""
+
+    def spawn(
+        self, link: Link, coroutine: Any, context: contextvars.Context, done: Done
+    ) -> None:
+        """Run a coroutine; ``done`` is called on the turning thread."""
+
+    def produce_async(
+        self,
+        link: Link,
+        answering: Answering,
+        items: Any,
+        context: contextvars.Context,
+        fail: Callable[[Exception], None],
+    ) -> None:
+        """Run an async generator that answers a stream."""
+
+    def resume(self, link: Link) -> None:
+        """Look at the link again: its handler has finished."""
 
 
 class Runner:
@@ -57,34 +126,79 @@ class Runner:
         self._post = post
         self._by_client = by_client
 
-    def run_messages(self, link: Link, messages: Messages, client: Any) -> bool:
-        """Run handlers for everything in ``messages``; whether one ran.
+    # --- what was read -------------------------------------------------------------
 
-        An exception that leaves this method loses nothing: the iterator stands behind
-        the message that raised it. (Hot path: bench/one_way.py.)
+    def run_messages(
+        self, link: Link, messages: Messages, client: Any, *, one: bool = False
+    ) -> bool:
+        """Run handlers for what is left of ``messages``; whether one ran.
+
+        With ``one`` only for the next of them.
+
+        Stops where a handler takes longer than its call: ``link.is_busy``. An exception
+        that leaves this method loses nothing: the iterator stands behind the message
+        that raised it.
         """
+        rest = islice(messages.rest, 1) if one else messages.rest
+        if messages.is_packed:
+            return self._run_packed(link, rest, client)
+        return self._run_text(link, rest, client)
+
+    def _run_text(self, link: Link, rest: Iterator[bytes], client: Any) -> bool:
+        # Hot path: bench/one_way.py.
         find = self._table.direct.get
         unsent = self._post.unsent
         ran = False
-        body = b""
-        for body in messages.rest:
+        for body in rest:
             word, _, content = body.partition(b" ")
             call = find(word)
             if call is None:
                 if self._run_other(link, body, client):
                     ran = True
+                if link.is_busy:
+                    break
             else:
                 ran = True
                 try:
                     call(client, content)
                 except Exception as error:
-                    self._failed(link, body, error)
+                    self._failed_text(link, body, error)
+            if unsent:
+                self._post.flush_due()
+        return ran
+
+    def _run_packed(self, link: Link, rest: Iterator[bytes], client: Any) -> bool:
+        # Hot path: bench/one_way.py.
+        find = self._table.packed.get
+        unsent = self._post.unsent
+        decode = compact.decode
+        ran = False
+        for body in rest:
+            try:
+                frame = decode(body)
+            except RemoteProtocolError as error:
+                self._owner.broken(link, error)
+                break
+            call = None
+            if type(frame) is Message and frame.ttl is None:
+                call = find(frame.command)
+            if call is None:
+                if self._run_frame(link, frame, client):
+                    ran = True
+                if link.is_busy:
+                    break
+            else:
+                ran = True
+                try:
+                    call(client, frame.content)
+                except Exception as error:
+                    self._failed_packed(link, frame, error)
             if unsent:
                 self._post.flush_due()
         return ran
 
     def _run_other(self, link: Link, body: bytes, client: Any) -> bool:
-        """Run a message that needs a closer look."""
+        """Run a classic message that needs a closer look."""
         try:
             what = resolve(self._table, body, by_client=self._by_client)
         except RemoteProtocolError as error:
@@ -92,39 +206,297 @@ class Runner:
             return False
         match what:
             case NoHandler():
-                ran = self._owner.unclaimed(link, body)
+                ran = self._run_everything(link, body, client)
             case Call(entry, content):
-                try:
-                    self._call(link, entry, client, content)
-                finally:
-                    self._owner.seen(link, body)
-                return True
+                who = _colour(entry, client)
+                self.start(link, entry, partial(entry.call, who, content))
+                ran = True
             case frame:
                 return self._owner.control(link, frame)
-        return self._owner.seen(link, body) or ran
+        return self._after(link, partial(self._owner.seen, link, lambda: body)) or ran
+
+    def _run_everything(self, link: Link, body: bytes, client: Any) -> bool:
+        """A classic message without a handler of its own; whether ``"*"`` took it."""
+        entry = self._table.everything
+        if entry is None:
+            self._owner.unclaimed(link, Mail(None, body))
+            return False
+        word, _, content = body.partition(b" ")
+        command = word.decode(errors="replace")
+        who = _colour(entry, client)
+        self.start(link, entry, partial(entry.call, who, command, content))
+        return True
+
+    def _run_frame(self, link: Link, frame: PackedFrame, client: Any) -> bool:
+        match frame:
+            case Message():
+                return self._run_message(link, frame, client)
+            case Request():
+                return self.run_request(link, frame, client)
+            case _:
+                return self._owner.control(link, frame)
+
+    def _run_message(self, link: Link, frame: Message, client: Any) -> bool:
+        command, content = frame.command, frame.content
+        if frame.ttl is not None and self._owner.is_expired(link, frame.ttl):
+            return False
+        entry = self._table.get(command)
+        ran = True
+        mail = Mail(command, bytes(content), is_packed=True)
+        if entry is not None:
+            who = _colour(entry, client)
+            self.start(link, entry, partial(entry.call_packed, who, content))
+        elif command is not None and (entry := self._table.everything) is not None:
+            who = _colour(entry, client)
+            call = partial(entry.call_packed, who, command, content)
+            self.start(link, entry, call)
+        else:
+            ran = False
+            self._owner.unclaimed(link, mail)
+        return self._after(link, partial(self._owner.seen, link, mail.whole)) or ran
+
+    def run_request(self, link: Link, frame: Request, client: Any) -> bool:
+        """Answer a call or a stream; whether a handler ran."""
+        try:
+            answering = self._owner.begin(link, frame)
+        except RemoteProtocolError as error:
+            self._owner.broken(link, error)
+            return False
+        if answering is None:
+            text = "too many calls are open"
+            self._owner.send(
+                link, compact.encode(Failure(frame.id, "overloaded", text))
+            )
+            return False
+        if frame.ttl is not None and self._owner.is_expired(link, frame.ttl):
+            self._owner.finish(link, answering)
+            return False
+        return self._answer(link, frame, answering, client)
+
+    def _answer(
+        self, link: Link, frame: Request, answering: Answering, client: Any
+    ) -> bool:
+        command, content = frame.command, frame.content
+        entry = self._table.get(command)
+        if entry is not None:
+            call = partial(entry.call_packed, _colour(entry, client), content)
+        elif command[:1] == "$":
+            self._answer_own(link, frame, answering)
+            return False
+        elif (entry := self._table.everything) is not None:
+            who = _colour(entry, client)
+            call = partial(entry.call_packed, who, command, content)
+        else:
+            text = unknown_command(self._table, command)
+            self._fail(link, answering, CommandError("unknown_command", text))
+            return False
+        self.start(link, entry, call, answering)
+        mail = Mail(command, bytes(content), is_packed=True)
+        self._after(link, partial(self._owner.seen, link, mail.whole))
+        return True
+
+    def _answer_own(self, link: Link, frame: Request, answering: Answering) -> None:
+        try:
+            self._reply(link, answering, self._owner.answer_own(link, frame))
+        except CommandError as error:
+            self._fail(link, answering, error)
 
     def run_event(self, link: Link, event: str, *arguments: Any) -> bool:
         """Run the handler of a reserved event; whether there is one."""
         entry = self._table.event(event)
         if entry is None:
             return False
-        self._call(link, entry, *arguments)
+        if arguments and isinstance(arguments[0], ClientInfo):
+            arguments = (_colour(entry, arguments[0]), *arguments[1:])
+        self.start(link, entry, partial(entry.call, *arguments))
         if self._post.unsent:
             self._post.flush_due()
         return True
 
-    def _call(self, link: Link, entry: HandlerEntry, *arguments: Any) -> None:
+    # --- one handler ---------------------------------------------------------------
+
+    def start(
+        self,
+        link: Link,
+        entry: HandlerEntry,
+        call: Callable[[], Any],
+        answering: Answering | None = None,
+    ) -> None:
+        """Begin a handler; where it takes longer, ``link`` is busy until it is done."""
+        wants_stream = answering is not None and answering.is_stream
+        is_stream = "generator" in entry.kind
+        if is_stream is not wants_stream:
+            error = _ONLY_STREAM if is_stream else _NO_STREAM
+            if answering is None:
+                self._owner.failed(link, entry, error)
+            else:
+                self._fail(link, answering, error)
+            return
+        if answering is None and entry.is_plain:
+            try:
+                call()
+            except Exception as raised:
+                self._owner.failed(link, entry, raised)
+            return
+        context = contextvars.copy_context()
+        if answering is not None:
+            context.run(SERVING.set, (link, answering.id))
+        if entry.options.threaded:
+            self._start_threaded(link, entry, partial(context.run, call), answering)
+        else:
+            self._start_here(link, entry, call, context, answering)
+
+    def _start_here(
+        self,
+        link: Link,
+        entry: HandlerEntry,
+        call: Callable[[], Any],
+        context: contextvars.Context,
+        answering: Answering | None,
+    ) -> None:
+        done = partial(self._done, link, entry, answering)
         try:
-            entry.call(*arguments)
+            result = context.run(call)
         except Exception as error:
+            self._finished(link, entry, answering, None, error)
+            return
+        match entry.kind:
+            case "plain":
+                self._finished(link, entry, answering, result, None)
+            case "coroutine":
+                link.begin(entry)
+                self._owner.spawn(link, result, context, done)
+            case "generator":
+                assert answering is not None
+                self._owner.produce(self._producer(link, entry, answering, result))
+            case _:
+                assert answering is not None
+                fail = partial(self._stream_failed, link, entry, answering)
+                self._owner.produce_async(link, answering, result, context, fail)
+
+    def _start_threaded(
+        self,
+        link: Link,
+        entry: HandlerEntry,
+        call: Callable[[], Any],
+        answering: Answering | None,
+    ) -> None:
+        if entry.kind == "generator":
+            assert answering is not None
+
+            def produce() -> None:
+                self._producer(link, entry, answering, call()).run()
+
+            def over(_: Any, error: BaseException | None) -> None:
+                if isinstance(error, Exception):
+                    self._stream_failed(link, entry, answering, error)
+
+            self._owner.work(link, produce, over)
+            return
+        link.begin(entry)
+        self._owner.work(link, call, partial(self._done, link, entry, answering))
+
+    def _producer(
+        self, link: Link, entry: HandlerEntry, answering: Answering, items: Any
+    ) -> Producer:
+        fail = partial(self._stream_failed, link, entry, answering)
+        return Producer(link, answering, items, self._owner.send, fail)
+
+    def _done(
+        self,
+        link: Link,
+        entry: HandlerEntry,
+        answering: Answering | None,
+        result: Any,
+        error: BaseException | None,
+    ) -> None:
+        """A handler that took longer has come to its end."""
+        link.end_of(entry)
+        try:
+            self._finished(link, entry, answering, result, error)
+        finally:
+            while link.todo and not link.is_busy:
+                link.todo.pop(0)()
+            self._owner.resume(link)
+
+    def _after(self, link: Link, step: Callable[[], bool]) -> bool:
+        """Do something once the handler of this message is done; whether one ran."""
+        if not link.is_busy:
+            return step()
+        link.todo.append(step)
+        return False
+
+    def _finished(
+        self,
+        link: Link,
+        entry: HandlerEntry,
+        answering: Answering | None,
+        result: Any,
+        error: BaseException | None,
+    ) -> None:
+        if error is None:
+            if answering is None:
+                return
+            try:
+                self._reply(link, answering, result)
+                return
+            except (NotSendable, MessageTooLarge) as raised:
+                error = raised
+        if answering is not None:
+            self._fail(link, answering, error)
+            if isinstance(error, CommandError):
+                return  # refused on purpose: the caller's business alone
+        if isinstance(error, Exception):
             self._owner.failed(link, entry, error)
 
-    def _failed(self, link: Link, body: bytes, error: Exception) -> None:
+    def _stream_failed(
+        self, link: Link, entry: HandlerEntry, answering: Answering, error: Exception
+    ) -> None:
+        self._finished(link, entry, answering, None, error)
+
+    def _reply(self, link: Link, answering: Answering, result: Any) -> None:
+        frame = link.writer.reply(answering.id, result)
+        if self._owner.finish(link, answering):
+            self._owner.send(link, frame)
+
+    def _fail(self, link: Link, answering: Answering, error: BaseException) -> None:
+        if self._owner.finish(link, answering):
+            self._owner.send(link, compact.encode(_failure(answering.id, error)))
+
+    def _failed_text(self, link: Link, body: bytes, error: Exception) -> None:
         found = self._table.find(body)
         # The handler may have registered another in its own place meanwhile.
         if found is None:
             raise error
         self._owner.failed(link, found[0], error)
+
+    def _failed_packed(self, link: Link, frame: Message, error: Exception) -> None:
+        if isinstance(error, RemoteProtocolError):
+            self._owner.broken(link, error)
+            return
+        entry = self._table.get(frame.command)
+        if entry is None:
+            raise error
+        self._owner.failed(link, entry, error)
+
+
+def _colour(entry: HandlerEntry, client: Any) -> Any:
+    """The client as that handler's kind of function uses it."""
+    if client is not None and entry.is_async:
+        return client._other(AsyncClientInfo)
+    return client
+
+
+def _failure(number: int, error: BaseException) -> Failure:
+    """What the caller gets to know of what a handler raised."""
+    match error:
+        case CommandError():
+            data = compact.raw(error.data)
+            return Failure(number, str(error.code), error.message, data)
+        case ConversionError() | NotSendable() | MessageTooLarge():
+            return Failure(number, error.code, str(error))
+        case _:
+            return Failure(number, "handler_failed", "")
 
 
 def explain_conversion(entry: HandlerEntry, error: Exception) -> Exception:

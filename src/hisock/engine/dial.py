@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ("dial", "listen_at", "parse_address", "tune")
+__all__ = ("dial", "forget_path", "listen_at", "parse_address", "tune")
 
+import contextlib
 import errno
 import os
 import socket
+import time
 from typing import Any, Final
 
 from hisock.errors import (
@@ -20,18 +22,28 @@ from hisock.types import Address
 
 #: Seconds a first connection may take before nobody is said to be there.
 CONNECT_TIMEOUT: Final = 10.0
+#: Seconds between two tries of a first connection.
+_RETRY: Final = 0.05
 #: Seconds without an answer after which the kernel gives a peer up; half of it is
 #: silence, half of it probes.
 DEAD_AFTER: Final = 20
 
 
-def parse_address(addr: object) -> Address:
-    """The host and port of an address tuple.
+#: How the address of a unix socket begins.
+UNIX: Final = "unix:"
+
+
+def parse_address(addr: object) -> Address | str:
+    """The host and port of an address; ``"unix:/path"`` stays as it is.
 
     Raises:
         InvalidAddress: It is none.
     """
     match addr:
+        case str() as text if text.startswith(UNIX):
+            return _parse_unix(text)
+        case str() as text:
+            return _parse_text(text)
         case (str() as host, int() as port) if not isinstance(port, bool):
             if "\0" in host:  # some systems would end the name there
                 raise InvalidAddress(f"{host!r:.80} is no known host name")
@@ -42,9 +54,37 @@ def parse_address(addr: object) -> Address:
             raise InvalidAddress(f"the port is a whole number, not {port!r:.80}")
         case _:
             raise InvalidAddress(
-                f'an address is ("host", port), for example ("127.0.0.1", 6969), '
-                f"not {addr!r:.80}"
+                'an address is ("host", port), for example ("127.0.0.1", 6969), or '
+                f'"host:port" or "unix:/path", not {addr!r:.80}'
             )
+
+
+def _parse_text(text: str) -> Address:
+    """``"host:port"`` or ``"[::1]:port"`` in two."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit():
+        raise InvalidAddress(
+            f'{text!r:.80} has no port; an address is like "127.0.0.1:6969", '
+            '"[::1]:6969" or "unix:/path"'
+        )
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise InvalidAddress(
+            f'{text!r:.80} is ambiguous; write an IPv6 address as "[::1]:6969"'
+        )
+    address = parse_address((host, int(port[:8])))
+    assert not isinstance(address, str)
+    return address
+
+
+def _parse_unix(text: str) -> str:
+    if not hasattr(socket, "AF_UNIX"):
+        raise InvalidAddress("this system has no unix sockets; use (host, port)")
+    path = text.removeprefix(UNIX)
+    if not path or "\0" in path:
+        raise InvalidAddress(f"{text!r:.80} names no file; write unix:/path/to/socket")
+    return text
 
 
 def _resolve(address: Address, *, passive: bool) -> list[tuple[int, Any]]:
@@ -63,7 +103,7 @@ def _resolve(address: Address, *, passive: bool) -> list[tuple[int, Any]]:
     return [(entry[0], entry[4]) for entry in found]
 
 
-def listen_at(address: Address) -> socket.socket:
+def listen_at(address: Address | str) -> socket.socket:
     """A socket that listens at an address.
 
     Raises:
@@ -72,6 +112,8 @@ def listen_at(address: Address) -> socket.socket:
         PrivilegedPort: The system does not allow it.
         CannotListen: Anything else the system has against it.
     """
+    if isinstance(address, str):
+        return _listen_unix(address)
     family, where = _resolve(address, passive=True)[0]
     sock: socket.socket | None = None
     try:
@@ -89,6 +131,53 @@ def listen_at(address: Address) -> socket.socket:
             sock.close()
         raise _cannot_listen(address, error) from error
     return sock
+
+
+def _listen_unix(address: str) -> socket.socket:
+    path = address.removeprefix(UNIX)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            sock.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_left_over(path):
+                raise
+            os.unlink(path)
+            sock.bind(path)
+        sock.listen(socket.SOMAXCONN)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        mapped: CannotListen = CannotListen(
+            f"cannot listen at {address}: {error.strerror or error}"
+        )
+        if error.errno == errno.EADDRINUSE:
+            mapped = AddressInUse(f"another program listens at {address}")
+        elif error.errno in (errno.EACCES, errno.EPERM):
+            mapped = PrivilegedPort(f"this program may not make {address}")
+        mapped.errno = error.errno
+        raise mapped from error
+    return sock
+
+
+def _is_left_over(path: str) -> bool:
+    """Whether a socket's file is there, but nobody who listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def forget_path(sock: socket.socket) -> None:
+    """Remove the file of a unix socket that is about to be closed."""
+    if hasattr(socket, "AF_UNIX") and sock.family == socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            os.unlink(sock.getsockname())
 
 
 def _cannot_listen(address: Address, error: OSError) -> CannotListen:
@@ -115,17 +204,37 @@ def _cannot_listen(address: Address, error: OSError) -> CannotListen:
     return mapped
 
 
-def dial(address: Address, *, waits: bool = False) -> socket.socket:
+def dial(
+    address: Address | str, *, waits: bool = False, patience: float = 0.0
+) -> socket.socket:
     """A socket connected to a server.
 
     Args:
         address: Where it listens.
         waits: As ``tune``.
+        patience: Seconds to keep trying while nobody answers.
 
     Raises:
         InvalidAddress: The host is unknown.
         ServerNotRunning: Nobody answers there.
     """
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return _dial_once(address, waits)
+        except ServerNotRunning:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise
+            time.sleep(min(_RETRY, left))
+
+
+def _dial_once(address: Address | str, waits: bool) -> socket.socket:
+    if isinstance(address, str):
+        try:
+            return _connect(socket.AF_UNIX, address.removeprefix(UNIX), waits)
+        except OSError as error:
+            raise _not_running(address, error) from error
     where = f"{address[0]}:{address[1]}"
     if address[1] == 0:
         raise InvalidAddress(f"port 0 at {where} is no server's; give its real port")
@@ -153,7 +262,7 @@ def _connect(family: int, target: Any, waits: bool) -> socket.socket:
 
 
 def _not_running(where: str, error: OSError) -> ServerNotRunning:
-    if isinstance(error, ConnectionRefusedError):
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError):
         text = f"no server is running at {where}; start it first, or check the port"
     elif isinstance(error, TimeoutError):
         text = (
@@ -175,6 +284,8 @@ def tune(sock: socket.socket, *, waits: bool = False) -> None:
         waits: Whether a read without ``DONT_WAIT`` may wait.
     """
     sock.setblocking(waits)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
     # Without it a write-write-read stalls 40 ms.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -66,6 +66,16 @@ class Drive:
             if read is not None and events & _NEWS:
                 read(argument)
 
+    @property
+    def fileno(self) -> int | None:
+        """What becomes readable when something is ready, so that an event loop can
+        watch it; ``None`` where the system has no such thing."""
+        get = getattr(self._poller, "fileno", None)
+        try:
+            return None if get is None else int(get())
+        except (OSError, ValueError):  # closed
+            return None
+
     def wake(self) -> None:
         """End the wait, or the next one, from any thread."""
         # Full: it rings already. Closed meanwhile: nobody waits.
@@ -139,6 +149,8 @@ else:
             self.register = self._selector.register
             self.unregister = self._selector.unregister
             self.close = self._selector.close
+            if hasattr(self._selector, "fileno"):  # kqueue
+                self.fileno = self._selector.fileno
 
         def poll(self, timeout: float | None, _: int) -> list[tuple[int, int]]:
             ready = self._selector.select(timeout)

@@ -10,22 +10,26 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self
 
+from hisock.engine.pace import Pace
 from hisock.engine.threads import Driver
 from hisock.errors import ReservedCommand
-from hisock.handlers.table import HandlerTable
-from hisock.types import Address, Handler
+from hisock.handlers.table import HandlerTable, Options
+from hisock.types import Handler, Handlers
 from hisock.wire.payload import prefix_of
 
-#: Commands whose bytes are kept ready.
-_PREFIXES_KEPT = 4096
-
+#: Commands that are remembered as harmless.
+_KNOWN: Final = 4096
 
 #: Seconds that a stopping thread waits for its peers, so that ``join`` is prompt.
 _STOP_LINGER: Final = 0.5
 
 
 class _Engine(Protocol):
+    pace: Pace
+
     def run(self, *, wait: bool, timeout: float | None = None) -> bool: ...
+
+    def poll(self, budget: float) -> int: ...
 
     def close(self, *, linger: float = ...) -> None: ...
 
@@ -64,11 +68,12 @@ class Face:
 
     _side: ClassVar[str] = ""
 
-    addr: Address
+    addr: Any
     header_len: int
     _engine: _Engine
     _table: HandlerTable
-    _prefixes: dict[str, bytes]
+    #: Commands that were looked at before.
+    _known: set[str]
 
     def __enter__(self) -> Self:
         return self
@@ -94,11 +99,26 @@ class Face:
         """
         return Registered(self._table)
 
-    def on(self, command: str) -> Callable[[Handler], Handler]:
+    def on(
+        self,
+        command: str,
+        *,
+        threaded: bool = False,
+        override: bool = False,
+        concurrency: int = 1,
+    ) -> Callable[[Handler], Handler]:
         """Register the decorated function for a command, or for a reserved event.
 
+        What it returns answers a call; a generator answers a stream.
+
         Args:
-            command: What the function handles.
+            command: What the function handles; ``"*"`` is every command that nobody
+                else handles, with the command before the content.
+            threaded: Run it in a worker thread, so that it may wait.
+            override: It takes the place of an earlier handler, on purpose. Without,
+                a second handler for one command is warned of.
+            concurrency: How many messages of one client it may work on at a time,
+                where it is ``async def`` or threaded.
 
         Returns:
             A decorator that returns the function as it is.
@@ -107,22 +127,99 @@ class Face:
             ReservedCommand: The command has the form ``$command$``.
             HandlerSignatureError: The function's parameters or hints do not fit;
                 raised by the decorator.
+            InvalidOption: Another argument cannot work.
+
+        .. versionchanged:: 4.0
+            The keywords, and ``"*"``.
         """
         if callable(command):
             raise ReservedCommand(
                 f'@{self._side}.on needs a command: write @{self._side}.on("name")'
             )
         prefix_of(command)
+        options = Options(threaded=threaded, override=override, concurrency=concurrency)
 
         def register(function: Handler) -> Handler:
-            self._table.add(command, function)
+            self._register(command, function, options)
             return function
 
         return register
 
-    def _prefix(self, command: str, stacklevel: int = 3) -> bytes:
-        """The bytes of a command, made once; ``stacklevel`` finds the user's line."""
-        prefix = prefix_of(command)
+    def _register(
+        self, command: str, function: Callable[..., Any], options: Options
+    ) -> None:
+        self._table.add(command, function, options)
+
+    def on_error(self, function: Handler) -> Handler:
+        """Have the decorated function told of what goes wrong in handlers.
+
+        It gets the error: a ``HandlerError`` with ``.client``, ``.command``, ``.where``
+        and what was raised as ``__cause__``, or an ``UnknownCommand``. Without such a
+        function they are logged.
+
+        .. versionadded:: 4.0
+        """
+        self._table.on_error = function
+        return function
+
+    def every(self, seconds: float) -> Callable[[Handler], Handler]:
+        """Call the decorated function at that pace, while the loop verbs wait.
+
+        Without drift and without overlap; what was missed is skipped. It does not end
+        the wait of a turn.
+
+        Args:
+            seconds: From one call to the next.
+
+        Raises:
+            InvalidOption: That is no pace.
+
+        .. versionadded:: 4.0
+        """
+
+        def register(function: Handler) -> Handler:
+            self._repeat(seconds, function)
+            return function
+
+        return register
+
+    def _repeat(self, seconds: float, function: Callable[..., Any]) -> None:
+        self._engine.pace.every(seconds, function)
+
+    def use(self, handlers: Handlers) -> None:
+        """Register everything that a ``Handlers`` object has collected.
+
+        Raises:
+            HandlerSignatureError, ReservedCommand, InvalidOption: As ``on``.
+
+        .. versionadded:: 4.0
+        """
+        for verb, arguments, options, function in handlers._registered:
+            decorate = getattr(self, verb)
+            if arguments or options:
+                decorate = decorate(*arguments, **options)
+            decorate(function)
+
+    def poll(self, budget: float = 0.002) -> int:
+        """Handle what waits, without ever waiting for more; for games.
+
+        Args:
+            budget: Seconds after which no further message is begun; at least one that
+                waits is handled.
+
+        Returns:
+            How many messages were handled.
+
+        Raises:
+            AlreadyRunning, ClientDisconnected: As ``run`` and ``update``.
+
+        .. versionadded:: 4.0
+        """
+        return self._engine.poll(budget)
+
+    def _learn(self, command: str, stacklevel: int = 3) -> None:
+        """Look at a command once; ``stacklevel`` finds the user's line."""
+        prefix_of(command)
         if command in self._others_events:
             warnings.warn(
                 f"{command!r} is an event of hisock on the other side; no handler "
@@ -130,14 +227,13 @@ class Face:
                 UserWarning,
                 stacklevel=stacklevel,
             )
-        elif len(self._prefixes) < _PREFIXES_KEPT:
-            self._prefixes[command] = prefix
-        return prefix
+        elif len(self._known) < _KNOWN:
+            self._known.add(command)
 
     def _compare(self, other: object) -> tuple[Any, Any] | None:
         """Both IP addresses, or ``None`` for a stranger (1.1 compares these alone)."""
         if isinstance(other, Face):
-            theirs = other.addr[0]
+            theirs = _host(other.addr)
         elif isinstance(other, str):
             theirs = other.partition(":")[0]
         else:
@@ -145,7 +241,7 @@ class Face:
         from ipaddress import ip_address  # 3 ms that few ever need
 
         try:
-            return ip_address(self.addr[0]), ip_address(theirs)
+            return ip_address(_host(self.addr)), ip_address(theirs)
         except ValueError:
             return None
 
@@ -170,7 +266,12 @@ class Face:
         return NotImplemented if pair is None else pair[0] >= pair[1]
 
     def __hash__(self) -> int:
-        return hash(self.addr[0])
+        return hash(_host(self.addr))
+
+
+def _host(address: Any) -> str:
+    """The host of an address, or the path of a unix socket."""
+    return str(address[0] if isinstance(address, tuple) else address)
 
 
 class ThreadedFace(Face):

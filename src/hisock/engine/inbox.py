@@ -2,12 +2,78 @@
 
 from __future__ import annotations
 
-__all__ = ("Inbox",)
+__all__ = ("Inbox", "Mail")
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
+from hisock.handlers.cast import cast_for, unpack
 from hisock.types import Limits
+from hisock.wire.payload import as_text
+
+
+class Mail:
+    """One message without a handler.
+
+    Args:
+        command: Its command on the compact wire; ``None`` for raw content, and on the
+            classic wire, where only who asks knows what the command is.
+        content: The packed content, or the whole classic body.
+        is_packed: Which of them.
+    """
+
+    __slots__ = ("_command", "_content", "is_packed")
+
+    def __init__(
+        self, command: str | None, content: bytes, *, is_packed: bool = False
+    ) -> None:
+        self._command = command
+        self._content = content
+        self.is_packed = is_packed
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    @property
+    def command(self) -> str | None:
+        """The command; on the classic wire the first word."""
+        if self.is_packed:
+            return self._command
+        return self._content[:256].partition(b" ")[0].decode(errors="replace")
+
+    def whole(self) -> bytes:
+        """All of it as hisock 1.1 writes it."""
+        if not self.is_packed:
+            return self._content
+        text = as_text(unpack(self._content))
+        return text if self._command is None else self._command.encode() + b" " + text
+
+    def is_for(self, command: str) -> bool:
+        """Whether it is a message with this command."""
+        if self.is_packed:
+            return self._command == command
+        word = command.encode()
+        rest = self._content[len(word) : len(word) + 1]
+        return self._content.startswith(word) and rest in (b"", b" ")
+
+    def content(self, command: str | None, hint: Any = None) -> Any:
+        """What came with the command, as the hint wants it.
+
+        Args:
+            command: What it was asked for as; ``None`` for the whole of it.
+            hint: The type to convert to; ``None`` for as sent.
+
+        Raises:
+            ConversionError: It does not fit.
+        """
+        cast = cast_for(hint)
+        if self.is_packed:
+            return cast.from_packed(self._content) if cast else unpack(self._content)
+        text = self._content
+        if command is not None:
+            text = text[len(command.encode()) + 1 :]
+        return cast.from_text(text) if cast else text
 
 
 class Inbox:
@@ -17,36 +83,36 @@ class Inbox:
         limits: How many, and how many bytes.
 
     Attributes:
-        bodies: The messages, the oldest first.
+        mails: The messages, the oldest first.
     """
 
-    __slots__ = ("_limits", "_size", "bodies")
+    __slots__ = ("_limits", "_size", "mails")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self.bodies: deque[bytes] = deque()
+        self.mails: deque[Mail] = deque()
         self._size = 0
 
-    def add(self, body: bytes) -> list[bytes]:
+    def add(self, mail: Mail) -> list[Mail]:
         """Keep a message; those that had to go for it, the oldest first."""
-        self.bodies.append(body)
-        self._size += len(body)
-        gone: list[bytes] = []
-        while self._is_over() and len(self.bodies) > 1:
-            gone.append(self.bodies.popleft())
+        self.mails.append(mail)
+        self._size += len(mail)
+        gone: list[Mail] = []
+        while self._is_over() and len(self.mails) > 1:
+            gone.append(self.mails.popleft())
             self._size -= len(gone[-1])
         return gone
 
     def _is_over(self) -> bool:
         limits = self._limits
-        too_many = 0 < limits.unclaimed_messages < len(self.bodies)
+        too_many = 0 < limits.unclaimed_messages < len(self.mails)
         return too_many or 0 < limits.unclaimed < self._size
 
-    def take(self, wanted: Callable[[bytes], bool] | None) -> bytes | None:
+    def take(self, wanted: Callable[[Mail], bool] | None) -> Mail | None:
         """Take the oldest that is wanted out; ``None`` if there is none."""
-        for index, body in enumerate(self.bodies):
-            if wanted is None or wanted(body):
-                del self.bodies[index]
-                self._size -= len(body)
-                return body
+        for index, mail in enumerate(self.mails):
+            if wanted is None or wanted(mail):
+                del self.mails[index]
+                self._size -= len(mail)
+                return mail
         return None

@@ -11,12 +11,14 @@ import contextlib
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
+from hisock.handlers.table import HandlerEntry
 from hisock.hub.outbox import Outbox
 from hisock.session.connection import Connection, Event, Messages
 from hisock.session.states import State
-from hisock.types import ClientInfo
+from hisock.types import ClientInfo, Limits
 
 #: Bytes of one read: large enough to share the cost of a turn among hundreds of small
 #: messages, small enough that the allocator does not ask the system for it.
@@ -45,11 +47,16 @@ class Link:
         address: Where the peer called from.
         has_joined: Whether it was ever a member of the server.
         is_member: Whether it is one now.
-        largest: Bytes of the largest body that can be sent to it.
+        writer: Encodes what is sent to it.
+        is_busy: Whether its next message waits for a handler that still runs.
+        is_paused: Whether it is not read, for too much of it waits already.
+        todo: What has to be done once that handler has finished.
+        wants_roster: Whether it is told who joins and leaves.
     """
 
     __slots__ = (
         "_eof",
+        "_running",
         "_shut",
         "address",
         "connection",
@@ -57,17 +64,22 @@ class Link:
         "has_joined",
         "inbox",
         "info",
+        "is_busy",
         "is_member",
+        "is_paused",
         "is_ready",
         "is_torn",
-        "largest",
         "outbox",
         "sock",
         "timer",
+        "todo",
+        "wants_roster",
         "watched",
+        "writer",
     )
 
     info: ClientInfo
+    writer: Any
 
     def __init__(
         self, sock: socket.socket, connection: Connection, outbox: Outbox, address: Any
@@ -80,13 +92,25 @@ class Link:
         self.inbox: list[Event] = []
         self.has_joined = False
         self.is_member = False
-        self.largest = 0
         self.is_ready = False
+        self.is_busy = False
+        self.is_paused = False
+        self.wants_roster = True
+        self.todo: list[Callable[[], object]] = []
+        self._running: dict[HandlerEntry, int] | None = None
         self.watched = (True, False)
         self.timer: float | None = None
         self.is_torn = False
         self._eof = False
         self._shut = False
+
+    @property
+    def where(self) -> str:
+        """Its address, for texts."""
+        address = self.address
+        if isinstance(address, tuple):
+            return f"{address[0]}:{address[1]}"
+        return "a unix socket"
 
     @property
     def is_open(self) -> bool:
@@ -106,7 +130,34 @@ class Link:
     @property
     def wants_reading(self) -> bool:
         """Whether the peer may still send something."""
-        return not self._eof
+        return not (self._eof or self.is_paused)
+
+    def is_overfed(self, limits: Limits) -> bool:
+        """Whether as much waits for its handlers as may; more where this side awaits an
+        answer that would have to come after it."""
+        requests = self.connection.requests
+        awaits = requests is not None and requests.asked
+        limit = limits.queue if awaits else limits.handler_queue
+        return 0 < limit < sum(e.size for e in self.inbox if isinstance(e, Messages))
+
+    def begin(self, entry: HandlerEntry) -> None:
+        """A handler for this link takes longer than its call."""
+        if self._running is None:
+            self._running = {}
+        self._running[entry] = self._running.get(entry, 0) + 1
+        self._weigh()
+
+    def end_of(self, entry: HandlerEntry) -> None:
+        """Such a handler has finished."""
+        assert self._running is not None
+        self._running[entry] -= 1
+        if not self._running[entry]:
+            del self._running[entry]
+        self._weigh()
+
+    def _weigh(self) -> None:
+        running = (self._running or {}).items()
+        self.is_busy = any(n >= entry.options.concurrency for entry, n in running)
 
     def next_deadline(self) -> float | None:
         """When ``Connection.tick`` or ``Outbox.check`` is due, if nothing happens."""
@@ -128,8 +179,11 @@ class Link:
             if not isinstance(error, BlockingIOError | InterruptedError):
                 self.lose(error)
             return
+        connection = self.connection
         if data:
-            self.inbox += self.connection.feed(data, clock())
+            self.inbox += connection.feed(data, clock())
+            if connection.needs_attention:
+                self.heed()
         else:
             self.take(data)
         self.is_torn = False
@@ -138,9 +192,19 @@ class Link:
         """Put what was read into the inbox; nothing is the end."""
         if data:
             self.inbox += self.connection.feed(data, clock())
+            if self.connection.needs_attention:
+                self.heed()
         elif not self._eof and not self.is_over:
             self._eof = True
             self.inbox += self.connection.feed_eof(clock())
+
+    def heed(self) -> None:
+        """Send what the conversation itself has to say: marks, pongs, the goodbye."""
+        self.connection.needs_attention = False
+        out = self.connection.take_bytes()
+        if out:
+            self.is_torn = False
+            self.send(out)
 
     def lose(self, error: OSError) -> None:
         """A read or write failed: the link is gone."""
@@ -203,6 +267,7 @@ class Link:
         """Take the next step of an ending, if there is one."""
         connection = self.connection
         goodbye = connection.take_bytes()
+        connection.needs_attention = False
         if goodbye:
             self.send(goodbye)
         elif self.outbox.size and connection.state is State.CLOSING:

@@ -17,7 +17,7 @@ from collections import deque
 from functools import partial
 from typing import Any, Final
 
-from hisock.engine.dial import tune
+from hisock.engine.dial import forget_path, tune
 from hisock.engine.drive import CAPACITY, Drive
 from hisock.engine.link import Link
 from hisock.engine.threads import StateLock
@@ -31,7 +31,7 @@ _ACCEPT_AT_ONCE: Final = 64
 #: Seconds the listening socket rests when the process has no descriptors left.
 _ACCEPT_REST: Final = 1.0
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_LOOPBACK: Final = ("127.", "::1", "::ffff:127.")
+_LOOPBACK: Final = ("127.", "::1", "::ffff:127.", "unix")
 
 _log = logging.getLogger("hisock.server")
 
@@ -40,15 +40,23 @@ class Pump:
     """The sockets of one server.
 
     Args:
-        listener: The listening socket.
+        listener: The listening socket; ``None`` for a server that listens nowhere.
         limits: How much strangers may ask for.
         lock: Held around everything that changes a link.
+        compact: Whether our own wire is spoken.
     """
 
     def __init__(
-        self, listener: socket.socket, limits: Limits, lock: StateLock
+        self,
+        listener: socket.socket | None,
+        limits: Limits,
+        lock: StateLock,
+        *,
+        compact: bool = True,
     ) -> None:
         self._listener = listener
+        self._compact = compact
+        self._callers = 0
         self._limits = limits
         self._lock = lock
         self._drive = Drive()
@@ -64,7 +72,29 @@ class Pump:
         self.links: dict[Link, None] = {}
         #: Links whose inbox waits for its turn.
         self.ready: deque[Link] = deque()
-        self._drive.watch(listener.fileno(), self._on_accept, None)
+        if listener is not None:
+            self._drive.watch(listener.fileno(), self._on_accept, None)
+
+    @property
+    def fileno(self) -> int | None:
+        """What becomes readable when a socket is ready, where there is such a thing."""
+        return self._drive.fileno
+
+    def patience(self, timeout: float | None) -> float | None:
+        """How long one may wait elsewhere, with a wait of ``timeout`` in mind."""
+        if self.ready or self._touched:
+            return 0.0
+        alarm = self._drive.alarm
+        if alarm is None:
+            return timeout
+        left = max(0.0, alarm - time.monotonic())
+        return left if timeout is None else min(timeout, left)
+
+    def read_more(self, timeout: float) -> None:
+        """As a waiting ``step``, though there is something to dispatch already."""
+        if self._touched:
+            self._lock.run(self._attend_touched)
+        self._drive.step(timeout)
 
     def step(self, *, wait: bool, timeout: float | None = None) -> None:
         """Read and write what is ready; wait for something if nothing is.
@@ -96,8 +126,10 @@ class Pump:
         """Close the listening socket."""
         if self._accepts:
             self._accepts = False
-            self._drive.forget(self._listener.fileno())
-            self._listener.close()
+            if self._listener is not None:
+                self._drive.forget(self._listener.fileno())
+                forget_path(self._listener)
+                self._listener.close()
 
     def close(self, *, shared: bool = False) -> None:
         """Drop every socket and the drive.
@@ -107,7 +139,8 @@ class Pump:
         """
         if shared:
             self._drive.close()
-            self._listener.close()
+            if self._listener is not None:
+                self._listener.close()
             for link in self.links:
                 link.drop()
             return
@@ -117,6 +150,7 @@ class Pump:
         self._drive.close()
 
     def _on_accept(self, nothing: None) -> None:
+        assert self._listener is not None
         for _ in range(_ACCEPT_AT_ONCE):
             try:
                 sock, address = self._listener.accept()
@@ -134,17 +168,21 @@ class Pump:
             _log.warning("cannot accept a connection: %s", error)
             return
         _log.warning("out of descriptors, newcomers wait %g s: %s", _ACCEPT_REST, error)
+        assert self._listener is not None
         self._drive.forget(self._listener.fileno())
         self._accept_at = time.monotonic() + _ACCEPT_REST
         self._set_alarm()
 
     def _accept_again(self) -> None:
         self._accept_at = None
-        if self._accepts:
+        if self._accepts and self._listener is not None:
             self._drive.watch(self._listener.fileno(), self._on_accept, None)
 
     def _admit(self, sock: socket.socket, address: Any) -> None:
         """Make a link of a new connection, if there is room for one more stranger."""
+        if not isinstance(address, tuple):  # a unix socket's has no name
+            self._callers += 1
+            address = ("unix", self._callers)
         limits, host = self._limits, str(address[0])
         if 0 < CAPACITY <= len(self.links):
             sock.close()
@@ -163,7 +201,8 @@ class Pump:
             return
         if 0 < limits.unfinished <= len(self._unfinished):
             self._evict_stranger(now)
-        link = Link(sock, Connection(limits, now), Outbox(limits.outbox), address)
+        connection = Connection(limits, now, offers_compact=self._compact)
+        link = Link(sock, connection, Outbox(limits.outbox), address)
         self.links[link] = None
         self._unfinished[link] = None
         self._hosts[host] = used + 1
@@ -217,9 +256,10 @@ class Pump:
         link.settle()
         if link in self._unfinished and link.connection.state is not State.HELLO:
             del self._unfinished[link]
-        if link.inbox and not link.is_ready:
+        if link.inbox and not (link.is_ready or link.is_busy):
             link.is_ready = True
             self.ready.append(link)
+        link.is_paused = link.is_busy and link.is_overfed(self._limits)
         if link.is_over:
             self._forget(link)
             return

@@ -112,6 +112,12 @@ class Post:
         if link.outbox.size or not link.connection.is_open:
             self._behind(link)
 
+    def write_now(self, link: Link, frame: bytes) -> None:
+        """As ``write``, but not collected: somebody waits for the answer."""
+        link.send(frame)
+        if link.outbox.size or not link.connection.is_open:
+            self._behind(link)
+
     def _collect(self, link: Link, frame: bytes) -> None:
         link.outbox.append(frame)
         self.unsent[link] = None

@@ -1,4 +1,4 @@
-"""The server's engine: who is here, what runs, what leaves; one turn at a time.
+"""The server's engine: what runs, when, and how it all ends; one turn at a time.
 
 Owns hub, handlers and pump. Every public method may be called from any thread.
 """
@@ -12,53 +12,29 @@ import os
 import socket
 import threading
 import time
-import warnings
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from operator import length_hint
+from typing import Any, Final, Literal
 
-from hisock.engine.calls import Runner, explain_conversion
+from hisock.engine.answering import Answers
+from hisock.engine.calls import Done, Runner
 from hisock.engine.link import Link
 from hisock.engine.listen import Pump
+from hisock.engine.members import Members
+from hisock.engine.pace import Pace
 from hisock.engine.post import Post
-from hisock.engine.repeats import Repeats
-from hisock.engine.threads import StateLock, Turn, say_goodbye_at_exit
-from hisock.engine.waiting import wait_for_room
-from hisock.errors import (
-    AlreadyRunning,
-    ConversionError,
-    InvalidName,
-    RemoteProtocolError,
-    SendTimeout,
-    ServerClosed,
-)
-from hisock.handlers.dispatch import unknown_command
-from hisock.handlers.table import HandlerEntry, HandlerTable
-from hisock.hub.outbox import STALL
-from hisock.hub.registry import Registry
-from hisock.hub.targets import find, find_group, search
+from hisock.engine.reports import Reports
+from hisock.engine.threads import StateLock, Turn, Workers, say_goodbye_at_exit
+from hisock.errors import AlreadyRunning
+from hisock.handlers.table import HandlerTable
 from hisock.session.connection import LINGER, Closed, Event, Messages, Opened
 from hisock.types import ClientInfo, Limits
-from hisock.wire.classic import (
-    HEADER_LENS,
-    check_size,
-    encode_frame,
-    header,
-    largest_body,
-)
-from hisock.wire.frames import (
-    Bye,
-    ClientAnswer,
-    Frame,
-    GetClient,
-    Hello,
-    Joined,
-    Left,
-    NoTLS,
-    Probe,
-    Regroup,
-    Rename,
-)
-from hisock.wire.payload import check_name
+from hisock.wire.frames import PROTO, Bye, Hello, Joined, Left, Refusal
+
+#: Seconds after which a thread that pumps for itself looks whether somebody turns.
+_YIELD: Final = 0.05
 
 _log = logging.getLogger("hisock.server")
 
@@ -67,47 +43,80 @@ class ServerEngine:
     """Everything of a server that is not its face.
 
     Args:
-        listener: A listening socket; the engine closes it.
+        listener: A listening socket; the engine closes it. ``None`` listens nowhere.
         name: What the server is called in texts.
         limits: How much a peer may ask for.
         max_connections: Clients served at once; 0 for ``limits.connections``.
         errors: ``"log"`` keeps a handler's exception, ``"raise"`` lets it out of
             ``run``.
         roster: Whether clients are told of each other.
+        wires: The wires that are spoken, ``"classic"`` and ``"compact"``.
     """
 
     def __init__(
         self,
-        listener: socket.socket,
+        listener: socket.socket | None,
         *,
         name: str,
         limits: Limits,
         max_connections: int,
         errors: Literal["log", "raise"],
         roster: bool,
+        wires: frozenset[str],
     ) -> None:
         self.table = HandlerTable(on_server=True)
-        self.registry: Registry[Link] = Registry()
         self.limits = limits
         self.pid = os.getpid()
         self.turn = Turn("run")
-        self._lock = StateLock()
-        self._pump = Pump(listener, limits, self._lock)
-        self._outgoing = Post(self._lock, self.turn, self._pump.ready, self._settle)
-        self._runner = Runner(self.table, self, self._outgoing, by_client=True)
+        self.lock = StateLock()
+        self.pump = Pump(listener, limits, self.lock, compact="compact" in wires)
+        self.outgoing = Post(self.lock, self.turn, self.pump.ready, self.settle)
+        self.members = Members(
+            name,
+            limits,
+            self.lock,
+            self.turn,
+            self.outgoing,
+            self.settle,
+            roster=roster,
+        )
+        self.registry = self.members.registry
+        self.reports = Reports(name, self.table, _log, raises=errors == "raise")
+        self.workers = Workers(name)
+        self.pace = Pace(self.wake)
+        self.answers = Answers(self)
+        self._runner = Runner(self.table, self.answers, self.outgoing, by_client=True)
         self._name = name
+        self._wires = wires
         self._capacity = max_connections or limits.connections
-        self._raises = errors == "raise"
-        self._roster = roster
         self._closing = False
         self._give_up = 0.0
         self._finished = threading.Event()
-        #: Whether the end is complete.
-        self.is_closed = False
-        self._repeats = Repeats()
+        self._pumping = False
+        self._wanted = 0
+        self._handled = 0
+        self._finished_handlers: deque[Callable[[], None]] = deque()
+        #: Coroutine handlers, once there are some; see ``tasks``.
+        self.tasks: Any = None
+        #: Has the program's own loop turn soon, where it turns the server.
+        self.waker: Callable[[], None] | None = None
+        #: Makes what handlers get; the face sets it.
+        self.describe: Callable[[Link, Hello], ClientInfo] = _describe
         say_goodbye_at_exit(self)
 
     # --- turning ---------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the end is complete."""
+        return self.members.is_closed
+
+    def wake(self) -> None:
+        """End the wait of the turn, from any thread."""
+        if self.waker is None:
+            self.pump.wake()
+        else:
+            self.waker()
 
     def run(self, *, wait: bool, timeout: float | None = None) -> bool:
         """One turn: read, run handlers, write.
@@ -122,41 +131,126 @@ class ServerEngine:
         Raises:
             AlreadyRunning: Called inside a handler, or in two threads at once.
         """
-        if self.is_closed:
+        if self.members.is_closed:
             return False
+        self._take_turn(self._turn, wait, timeout)
+        return not self.members.is_closed
+
+    def poll(self, budget: float) -> int:
+        """Run at least one handler for what waits, and more for ``budget`` seconds.
+
+        Returns:
+            How many messages were handled.
+        """
+        if self.members.is_closed:
+            return 0
+        before = self._handled
+        self._take_turn(self._poll, budget)
+        return self._handled - before
+
+    def _take_turn(self, action: Callable[..., None], *arguments: Any) -> None:
+        while True:
+            try:
+                self.turn.run(action, *arguments)
+            except AlreadyRunning:
+                if self._closing and not self.turn.is_mine:
+                    return  # close(), in another thread, turns it a last time
+                if not self._pumping or self.turn.is_mine:
+                    raise
+                self._wait_for_pump()
+            else:
+                return
+
+    def _wait_for_pump(self) -> None:
+        """A thread that waits for an answer pumps; it lets go for whoever turns."""
+        self._wanted += 1
         try:
-            self.turn.run(self._turn, wait, timeout)
-        except AlreadyRunning:
-            if self._closing and not self.turn.is_mine:
-                return False  # close(), in another thread, turns it a last time
-            raise
-        return not self.is_closed
+            self.wake()
+            time.sleep(0)
+        finally:
+            self._wanted -= 1
 
     def _turn(self, wait: bool, timeout: float | None) -> None:
-        if self.is_closed:
+        if self.members.is_closed:
             return  # while this thread was on its way to the turn
         end = None if timeout is None else time.monotonic() + timeout
         try:
-            self._pump.step(wait=wait, timeout=timeout)
-            while not self._dispatch() and wait and not self._closing:
+            self._step(wait, timeout)
+            while not self._work() and wait and not self._closing:
                 left = None if end is None else end - time.monotonic()
                 if left is not None and left <= 0:
                     break
-                self._pump.step(wait=True, timeout=left)
+                self._step(True, left)
         finally:
-            if self._outgoing.unsent:
-                self._outgoing.flush()
+            if self.outgoing.unsent:
+                self.outgoing.flush()
         if self._closing:
             self._finish()
 
-    def _dispatch(self) -> bool:
-        """Run everything that was read; whether a handler ran."""
-        ready = self._pump.ready
+    def turn_in_loop(self) -> None:
+        """One turn inside a callback of the loop that turns the server."""
+        self.turn.run(self._turn_in_loop)
+
+    def _turn_in_loop(self) -> None:
+        self.pump.step(wait=False)
+        self._work()
+
+    def patience(self) -> float | None:
+        """How long the next turn may be put off, in seconds."""
+        if self._finished_handlers:
+            return 0.0
+        return self.pace.patience(self.pump.patience(None))
+
+    def _poll(self, budget: float) -> None:
+        end = time.monotonic() + budget
+        try:
+            self._step(False, None)
+            while self._work(one=True) and time.monotonic() < end:
+                pass
+        finally:
+            self.outgoing.flush()
+        if self._closing:
+            self._finish()
+
+    def _step(self, wait: bool, timeout: float | None) -> None:
+        """Wait for something to do, as far as that is allowed."""
+        if self.tasks is None and not self.pace.is_set:
+            self.pump.step(wait=wait, timeout=timeout)
+            return
+        if not wait or self._finished_handlers or self.pump.ready:
+            timeout = 0.0
+        timeout = self.pace.patience(timeout)
+        if self.tasks is not None and self.waker is None:
+            self.tasks.turn(self.pump.fileno, self.pump.patience(timeout))
+            timeout = 0.0
+        self.pump.step(wait=timeout != 0, timeout=timeout)
+
+    def _work(self, *, one: bool = False) -> bool:
+        """Do everything there is to do; whether a handler ran or finished."""
+        ran = False
+        if self._finished_handlers:
+            ran = self._work_off()
+        if self._dispatch(one=one):
+            ran = True
+        if self.pace.is_set and self.pace.work(self.reports.failed_alone, self.spawn):
+            ran = True
+        return ran
+
+    def _work_off(self) -> bool:
+        ran = False
+        while self._finished_handlers:
+            self._finished_handlers.popleft()()
+            ran = True
+        return ran
+
+    def _dispatch(self, *, one: bool = False) -> bool:
+        """Run what was read, or ``one`` message of it; whether a handler ran."""
+        ready = self.pump.ready
         ran = False
         while ready:
             link = ready[0]
             inbox = link.inbox
-            while inbox:
+            while inbox and not link.is_busy:
                 # It stays in the inbox until it is done with, so that no exception on
                 # the way loses it: what was not run yet is run in the next turn.
                 event = inbox[0]
@@ -164,25 +258,36 @@ class ServerEngine:
                     if self._happened(link, event):
                         ran = True
                 # Who was refused is not heard, whatever else it had to say.
-                elif link.has_joined:
-                    self._outgoing.current = event
-                    if len(event.bodies) > 1 or len(ready) > 1:
-                        self._outgoing.note_time()
-                    try:
-                        if self._runner.run_messages(link, event, link.info):
-                            ran = True
-                    finally:
-                        self._outgoing.current = None
-                if inbox and inbox[0] is event:
+                elif link.has_joined and self._run(link, event, one=one):
+                    ran = True
+                if inbox and inbox[0] is event and not _has_rest(link, event, one=one):
                     del inbox[0]
+                if one and ran:
+                    self._handled += 1
+                    if inbox:
+                        return True  # the same link goes on next time
+                    break
             link.is_ready = False
             ready.popleft()
-            if inbox and not link.is_ready:  # another thread ended it just now
+            # Another thread ended it just now.
+            if inbox and not link.is_ready and not link.is_busy:
                 link.is_ready = True
                 ready.append(link)
-        if self._outgoing.unsent:
-            self._outgoing.flush()
+            if one and ran:
+                return True
+        if self.outgoing.unsent:
+            self.outgoing.flush()
         return ran
+
+    def _run(self, link: Link, messages: Messages, *, one: bool) -> bool:
+        outgoing = self.outgoing
+        outgoing.current = messages
+        if len(messages.bodies) > 1 or len(self.pump.ready) > 1:
+            outgoing.note_time()
+        try:
+            return self._runner.run_messages(link, messages, link.info, one=one)
+        finally:
+            outgoing.current = None
 
     def _happened(self, link: Link, event: Opened | Closed) -> bool:
         if isinstance(event, Opened):
@@ -190,325 +295,180 @@ class ServerEngine:
         return self._leave(link, event)
 
     def _join(self, link: Link, opened: Opened) -> bool:
-        refusal = self._lock.run(self._enter, link, opened.hello)
+        refusal = self.lock.run(self._enter, link, opened.hello)
         _done_with(link.inbox, opened)  # a handler that raises is not run again
         if refusal:
-            _log.warning("refused %s: %s", _where(link.address), refusal)
+            _log.warning("refused %s: %s", link.where, refusal)
             return False
         info = link.info
         _log.info("joined: %s", dict(info))
         try:
-            return self._runner.run_event(link, "join", info)
+            return self.run_event(link, "join", info)
         finally:
-            self._tell_others(link, Joined(dict(info)))
+            self.members.tell_others(link, Joined(dict(info)))
 
     def _enter(self, link: Link, hello: Hello) -> str:
         """Add a client to the registry; why not, if not."""
         if link.is_member:
             return ""
-        text = ""
-        if self._closing:
-            text = "the server is closing"
-        elif 0 < self._capacity <= len(self.registry):
-            text = f"the server is full ({self._capacity} clients)"
+        code, text = self._refusal(hello)
         if text:
-            self._say_goodbye(link, text)
+            self._refuse(link, hello, code, text)
             return text
-        link.info = ClientInfo(link.address[:2], hello.name, hello.group)
-        link.info._member = link
-        link.largest = largest_body(link.connection.header_len, self.limits.message)
+        if hello.proto and "compact" in self._wires:
+            link.connection.welcome(hello, time.monotonic())
+            link.heed()
+            link.wants_roster = False
+        link.writer = self.members.writer_for(link)
+        link.info = self.describe(link, hello)
         self.registry.add(link)
         link.has_joined = link.is_member = True
         return ""
 
+    def _refusal(self, hello: Hello) -> tuple[str, str]:
+        """Why a client is not served, as a code and a text; empty if it is."""
+        if self._closing:
+            return "closed", "the server is closing"
+        if 0 < self._capacity <= len(self.registry):
+            return "busy", f"the server is full ({self._capacity} clients)"
+        if hello.proto and "compact" in self._wires:
+            if hello.proto < PROTO:
+                return "version", (
+                    f"this server speaks version {PROTO} of the compact wire, the "
+                    f"client speaks up to {hello.proto}; use a newer hisock there"
+                )
+        elif "classic" not in self._wires:
+            return "version", "this server does not speak the wire of hisock 1.1"
+        return "", ""
+
+    def _refuse(self, link: Link, hello: Hello, code: str, text: str) -> None:
+        if hello.proto and "compact" in self._wires:
+            refusal = Refusal(code, text, 1000 if code == "busy" else None)
+            link.end(link.connection.refuse(refusal, time.monotonic()), discard=True)
+            self.settle(link)
+        else:
+            self._say_goodbye(link, text)
+
     def _leave(self, link: Link, closed: Closed) -> bool:
         if not link.has_joined:
-            _log.debug("! %s: %s", _where(link.address), closed.reason)
+            _log.debug("! %s: %s", link.where, closed.reason)
             return False
-        self._lock.run(self._expel, link)
+        self.lock.run(self.expel, link)
         _done_with(link.inbox, closed)
         is_normal = not (closed.error or closed.reason.startswith("slow consumer"))
         level = logging.INFO if is_normal else logging.WARNING
         _log.log(level, "left: %s: %s", dict(link.info), closed.reason)
         try:
-            return self._runner.run_event(link, "leave", link.info)
+            return self.run_event(link, "leave", link.info)
         finally:
-            self._tell_others(link, Left(dict(link.info)))
+            self.members.tell_others(link, Left(dict(link.info)))
 
-    def _expel(self, link: Link) -> None:
+    def run_event(self, link: Link, event: str, *arguments: Any) -> bool:
+        """Run the handler of a reserved event; whether there is one."""
+        return self._runner.run_event(link, event, *arguments)
+
+    def expel(self, link: Link) -> None:
+        """Take a client out of the look-ups; under the lock."""
         if link.is_member:
             self.registry.remove(link)
             link.is_member = False
 
-    def _tell_others(self, link: Link, frame: Joined | Left) -> None:
-        if self._roster and len(self.registry):
-            others = [other for other in self.everybody() if other is not link]
-            self._send_many(others, encode_frame(frame))
+    def finished(self, call: Callable[[], None]) -> None:
+        """Have something done by whoever turns: a handler has come to its end."""
+        self._finished_handlers.append(call)
+        self.wake()
 
-    # --- what the runner asks --------------------------------------------------
+    def spawn(self, coroutine: Any, context: Any, done: Done) -> None:
+        """Run a coroutine; ``done`` is called in a turn."""
+        self.coroutines().spawn(coroutine, context, partial(self._later, done))
 
-    def control(self, link: Link, frame: Frame) -> bool:
-        """Act on a frame that is not a message; whether a handler ran."""
-        match frame:
-            case Rename(name):
-                return self._change(link, "name", name)
-            case Regroup(group):
-                return self._change(link, "group", group)
-            case Bye():
-                self._lock.run(self._hang_up, link)
-            case Probe():
-                self._reply(link, NoTLS())
-            case GetClient(who):
-                self._reply(link, self._answer(who))
-            case _:
-                pass  # only a server says these
-        return False
+    def _later(self, done: Done, result: Any, error: BaseException | None) -> None:
+        self.finished(partial(done, result, error))
 
-    def _change(self, link: Link, key: str, new: str | None) -> bool:
-        try:
-            check_name(new, self.limits.name)
-        except InvalidName as error:
-            self.broken(link, RemoteProtocolError(str(error)))
-            return False
-        changed, old = self._lock.run(self._enter_change, link, key, new)
-        if not changed:
-            return False
-        return self._runner.run_event(link, f"{key}_change", link.info, old, new)
+    def coroutines(self) -> Any:
+        """Where coroutines run: on a loop of our own, unless the face set another."""
+        if self.tasks is None:
+            from hisock.engine.tasks import Tasks  # asyncio: 30 ms
 
-    def _enter_change(
-        self, link: Link, key: str, new: str | None
-    ) -> tuple[bool, str | None]:
-        if not link.is_member:
-            return False, None
-        old: str | None = link.info[key]
-        change = self.registry.rename if key == "name" else self.registry.regroup
-        change(link, new)
-        return True, old
+            self.tasks = Tasks(self.wake)
+        return self.tasks
 
-    def _answer(self, who: str) -> ClientAnswer:
-        if not self._roster:
-            return ClientAnswer(None, "this server does not tell (roster=False)")
-        try:
-            with self._lock.reading:
-                member, _ = search(self.registry, who)
-                info = None if member is None else dict(member.info)
-        except ValueError as error:
-            return ClientAnswer(None, str(error))
-        return ClientAnswer(info, "$NOEXIST$")
+    def resume(self, link: Link) -> None:
+        """Look at a link again: its handler has finished."""
+        if link.inbox and not link.is_ready:
+            link.is_ready = True
+            self.pump.ready.append(link)
+        self.pump.touch(link)
 
-    def _reply(self, link: Link, frame: Frame) -> None:
-        body = encode_frame(frame)
-        if len(body) > link.largest:
-            # Better a short answer than none: the client waits for it.
-            body = encode_frame(ClientAnswer(None, "too long for your header_len"))
-        head = header(len(body), link.connection.header_len)
-        self._lock.run(self._outgoing.write, link, head + body)
+    # --- pumping without turning -----------------------------------------------
 
-    def unclaimed(self, link: Link, body: bytes) -> bool:
-        """Log once what no handler took; ``message`` may still see it."""
-        if self.table.event("message") is None:
-            word = body[:64].partition(b" ")[0]
-            if count := self._repeats.due(word):
-                text = unknown_command(self.table, body)
-                _log.warning("%s: %s (%d)", self._name, text, count)
-        return False
-
-    def seen(self, link: Link, body: bytes) -> bool:
-        """Give every message to the ``message`` handler, after its own."""
-        # A handler that ended the client also ended what the client gets to say.
-        if not link.is_member:
-            return False
-        return self._runner.run_event(link, "message", link.info, body)
-
-    def failed(self, link: Link, entry: HandlerEntry, error: Exception) -> None:
-        """Log what a handler raised; it costs nobody else anything."""
-        error = explain_conversion(entry, error)
-        if self._raises:
-            raise error
-        who = dict(link.info)
-        if isinstance(error, ConversionError):
-            if count := self._repeats.due(entry.command):
-                _log.warning("a message of %s was refused (%d): %s", who, count, error)
+    def pump_for(self, is_done: Callable[[], bool], event: threading.Event) -> None:
+        """Wait a moment: read for whoever waits if nobody turns, else just wait."""
+        if self._wanted or self.turn.claims:
+            event.wait(_YIELD)
+            event.clear()
             return
-        where = entry.signature.where
-        _log.error("handler %s failed for %s", where, who, exc_info=error)
+        self.turn.try_run(self._pump_once, is_done)
 
-    def broken(self, link: Link, error: RemoteProtocolError) -> None:
-        """End a client that sent a reserved message that is none."""
-        self._lock.run(self._end_link, link, str(error))
+    def _pump_once(self, is_done: Callable[[], bool]) -> None:
+        self._pumping = True
+        try:
+            if not is_done() and not self.members.is_closed:
+                self.pump.read_more(_YIELD)
+        finally:
+            self._pumping = False
 
-    # --- sending ---------------------------------------------------------------
-
-    def send_to(self, who: Any, body: bytes) -> None:
-        """Send to one client; outside a turn this waits while its outbox is full.
-
-        Raises:
-            InvalidClient, UnknownClient: As ``hub.targets.find``.
-            MessageTooLarge: The message is over a limit.
-            SendTimeout: The client took nothing for 10 s.
-            ServerClosed: The server is.
-        """
-        link = who._member if type(who) is ClientInfo else None
-        if link is None or link not in self.registry.members:
-            self._check(body, HEADER_LENS[-1])
-            link = self.look_up(who, stacklevel=4)
-        if len(body) > link.largest:
-            self._check(body, link.connection.header_len)
-        if link.outbox.size and link.outbox.is_full and not self.turn.is_mine:
-            self._wait_for_room(link)
-        head = header(len(body), link.connection.header_len)
-        self._outgoing.send(link, head + body)
-
-    def send_group(self, group: str, body: bytes) -> None:
-        """Send to everybody in a group.
-
-        Raises:
-            UnknownGroup: Nobody is in it.
-            MessageTooLarge: The message is over a limit.
-            ServerClosed: The server is.
-        """
-        self._check(body, HEADER_LENS[-1])
-        with self._lock.reading:
-            members = find_group(self.registry, group)
-        self._send_many(members, body)
-
-    def send_all(self, body: bytes) -> None:
-        """Send to everybody.
-
-        Raises:
-            MessageTooLarge: The message is over a limit.
-            ServerClosed: The server is.
-        """
-        self._check(body, HEADER_LENS[-1])
-        with self._lock.reading:
-            members = list(self.registry)
-        self._send_many(members, body)
-
-    def _send_many(self, members: Iterable[Link], body: bytes) -> None:
-        """Write to some clients; those whose header is too short for it are logged."""
-        for link in self._lock.run(self._post, members, body) or ():
-            if count := self._repeats.due("header_len"):
-                text = "%d bytes are too many for the header_len of %s (%d)"
-                _log.error(text, len(body), dict(link.info), count)
-
-    def _check(self, body: bytes, header_len: int) -> None:
-        if self.is_closed:
-            raise ServerClosed(f"{self._name} is closed")
-        check_size(len(body), self.limits.message, header_len)
-
-    def _wait_for_room(self, link: Link) -> None:
-        end = time.monotonic() + STALL
-        while link.outbox.is_full and link.is_open:
-            before = link.outbox.size
-            wait_for_room(link.sock, 0.1)
-            self._lock.run(self._push, link)
-            now = time.monotonic()
-            if link.outbox.size < before:
-                end = now + STALL
-            elif now >= end:
-                raise SendTimeout(
-                    f"{dict(link.info)} took nothing for {STALL:g} s while "
-                    f"{link.outbox.size} bytes were waiting for it"
-                )
-
-    def _push(self, link: Link) -> None:
-        link.flush()
-        self._settle(link)
-
-    def _post(self, links: Iterable[Link], body: bytes) -> list[Link]:
-        """Write to some clients, encoded once for each header length.
-
-        Returns:
-            Those whose header cannot hold the length.
-        """
-        frames: dict[int, bytes] = {}
-        short: list[Link] = []
-        for link in links:
-            header_len = link.connection.header_len
-            frame = frames.get(header_len)
-            if frame is None:
-                if len(body) > largest_body(header_len):
-                    short.append(link)
-                    continue
-                frame = frames[header_len] = header(len(body), header_len) + body
-            self._outgoing.write(link, frame)
-        return short
-
-    def _settle(self, link: Link) -> None:
+    def settle(self, link: Link) -> None:
         """See to a link that is behind or ended; the turning thread does the rest."""
-        self._pump.check_slow(link, time.monotonic())
+        self.pump.check_slow(link, time.monotonic())
         link.settle()
         if link.wants_writing or link.inbox or not link.is_open:
-            self._pump.touch(link)
-            if self.turn.claims:  # on this very thread: a signal handler, in its wait
-                self._pump.wake()
-
-    def look_up(self, who: Any, stacklevel: int = 3) -> Link:
-        """The link of a client, with a warning if others have its name too.
-
-        Raises:
-            InvalidClient, UnknownClient: As ``hub.targets.find``.
-        """
-        with self._lock.reading:
-            link, warning = find(self.registry, who)
-        if warning:
-            warnings.warn(warning, UserWarning, stacklevel=stacklevel)
-        return link
-
-    def group(self, group: str) -> list[Link]:
-        """Everybody in a group.
-
-        Raises:
-            UnknownGroup: Nobody is.
-        """
-        with self._lock.reading:
-            return find_group(self.registry, group)
-
-    def everybody(self) -> list[Link]:
-        """Everybody, the oldest first."""
-        with self._lock.reading:
-            return list(self.registry)
+            self.pump.touch(link)
+            # Claimed on this very thread: a signal handler, in its wait.
+            if self.turn.claims or self.waker is not None:
+                self.wake()
 
     # --- ending ----------------------------------------------------------------
 
     def disconnect(self, links: Iterable[Link], reason: str) -> None:
         """End some clients: they leave the look-ups now, ``leave`` runs in a turn."""
-        self._lock.run(self._end_links, list(links), reason)
+        self.lock.run(self._end_links, list(links), reason)
 
     def _end_links(self, links: list[Link], reason: str) -> None:
         for link in links:
-            self._end_link(link, reason)
+            self.end_link(link, Bye(1, reason))
 
-    def _hang_up(self, link: Link) -> None:
+    def hang_up(self, link: Link) -> None:
         """End a client that said goodbye; like 1.1 with nothing but the end."""
-        self._expel(link)
+        self.expel(link)
         events = link.connection.feed_eof(time.monotonic(), "the client said goodbye")
         link.end(events, discard=True)
-        self._settle(link)
+        self.settle(link)
 
-    def _end_link(self, link: Link, reason: str) -> None:
+    def end_link(self, link: Link, bye: Bye) -> None:
         """End a client that nobody finds from now on."""
-        self._expel(link)
-        self._say_goodbye(link, reason)
+        self.expel(link)
+        self._say_goodbye(link, bye.text, bye)
 
-    def _say_goodbye(self, link: Link, reason: str) -> None:
-        link.end(link.connection.close(reason, time.monotonic()), discard=True)
-        self._settle(link)
+    def _say_goodbye(self, link: Link, reason: str, bye: Bye | None = None) -> None:
+        events = link.connection.close(reason, time.monotonic(), bye)
+        link.end(events, discard=True)
+        self.settle(link)
 
     def close(self, reason: str = "the server closed", linger: float = LINGER) -> None:
         """End every client and the server; in at most ``linger`` seconds and a bit."""
-        if self.is_closed:
+        if self.members.is_closed:
             return
         if self.pid != os.getpid():
-            self._lock.run(self._let_go)
+            self.lock.run(self._let_go)
             return
-        self._lock.run(self._begin_close, reason, linger)
+        self.lock.run(self._begin_close, reason, linger)
         if self.turn.is_mine:
-            self._pump.wake()  # from a signal handler, in its wait
+            self.wake()  # from a signal handler, in its wait
             return  # the turn around this handler finishes it
         end = time.monotonic() + linger + 1.0
         while not self.turn.try_run(self._finish):
-            self._pump.wake()
+            self.wake()
             if self._finished.wait(0.1):
                 return
             if time.monotonic() >= end:
@@ -523,26 +483,30 @@ class ServerEngine:
         self._give_up = time.monotonic() + linger
         # Each leaves the look-ups in its turn: a ``leave`` handler that tells the
         # others finds them, though they hear no more.
-        for link in list(self._pump.links):
+        for link in list(self.pump.links):
             self._say_goodbye(link, reason)
 
     def _finish(self) -> None:
         """Say goodbye to all, wait until they have heard it, let go of everything."""
-        if self.is_closed:
+        if self.members.is_closed:
             return
-        self._pump.stop_accepting()
+        self.pump.stop_accepting()
+        if self.tasks is not None:
+            self.tasks.close()
         self._dispatch_ends()
-        while self._pump.links and (left := self._give_up - time.monotonic()) > 0:
-            self._pump.step(wait=True, timeout=left)
+        while self.pump.links and (left := self._give_up - time.monotonic()) > 0:
+            self.pump.step(wait=True, timeout=left)
             self._dispatch_ends()
-        self._pump.close()
-        self.is_closed = True
+        self.workers.close()
+        self.pump.close()
+        self.members.is_closed = True
         self._finished.set()
         _log.info("closed: %s", self._name)
 
     def _dispatch_ends(self) -> None:
         while True:
             try:
+                self._work_off()
                 self._dispatch()
             except Exception:
                 # With errors="raise" a failing leave handler must not keep the port.
@@ -552,26 +516,37 @@ class ServerEngine:
 
     def abandon(self) -> None:
         """Say goodbye without waiting: the interpreter or the object ends."""
-        if self.is_closed or self.pid != os.getpid():
+        if self.members.is_closed or self.pid != os.getpid():
             return
-        self._lock.run(self._abandon)
+        self.lock.run(self._abandon)
 
     def _abandon(self) -> None:
         self._begin_close("the server's program ended", 0.0)
         self.turn.try_run(self._let_go)
 
     def _let_go(self) -> None:
-        self.is_closed = True
+        self.members.is_closed = True
         self._finished.set()
         # After a fork the connections, and what watches them, are still the parent's.
-        self._pump.close(shared=self.pid != os.getpid())
+        self.pump.close(shared=self.pid != os.getpid())
+
+
+def _describe(link: Link, hello: Hello) -> ClientInfo:
+    info = ClientInfo(link.address[:2], hello.name, hello.group)
+    info._member = link
+    return info
+
+
+def _has_rest(link: Link, event: Event, *, one: bool) -> bool:
+    """Whether there is more in it for later."""
+    return (
+        isinstance(event, Messages)
+        and (link.is_busy or one)
+        and length_hint(event.rest) > 0
+    )
 
 
 def _done_with(inbox: list[Event], event: Event) -> None:
     """Take the first event out, unless that is done already."""
     if inbox and inbox[0] is event:
         del inbox[0]
-
-
-def _where(address: Any) -> str:
-    return f"{address[0]}:{address[1]}"

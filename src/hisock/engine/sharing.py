@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from hisock.engine.link import DONT_WAIT, READ_SIZE, Link
 from hisock.engine.threads import StateLock
@@ -59,9 +59,9 @@ class SharedPump:
         self,
         timeout: float | None,
         seen: int,
-        look: Callable[..., bytes | None] = _look_away,
+        look: Callable[..., Any] = _look_away,
         *wanted: object,
-    ) -> bytes | None:
+    ) -> Any:
         """Wait for something new and read it, or let another thread do that.
 
         Args:
@@ -108,9 +108,9 @@ class SharedPump:
         self,
         timeout: float | None,
         seen: int,
-        look: Callable[..., bytes | None],
+        look: Callable[..., Any],
         wanted: tuple[object, ...],
-    ) -> bytes | None:
+    ) -> Any:
         link = self._link
         try:
             if self.news != seen:
@@ -143,9 +143,7 @@ class SharedPump:
             if self._waiting:
                 self.announce()
 
-    def _read(
-        self, look: Callable[..., bytes | None], wanted: tuple[object, ...]
-    ) -> bytes | None:
+    def _read(self, look: Callable[..., Any], wanted: tuple[object, ...]) -> Any:
         link = self._link
         if self._received:
             link.take(self._received.pop())

@@ -5,10 +5,11 @@ Never imports asyncio: the blocking client uses this too.
 
 from __future__ import annotations
 
-__all__ = ("Driver", "StateLock", "Turn", "say_goodbye_at_exit")
+__all__ = ("Driver", "StateLock", "Turn", "Workers", "say_goodbye_at_exit")
 
 import atexit
 import os
+import queue
 import sys
 import threading
 import weakref
@@ -150,6 +151,65 @@ class Turn:
             claims.remove(claim)
             if outer is not None:
                 outer()
+
+
+class Workers:
+    """Threads for handlers that say ``threaded=True``; made as they are needed.
+
+    Args:
+        name: Of whom they work for.
+    """
+
+    __slots__ = ("_idle", "_jobs", "_lock", "_name", "_threads")
+
+    #: Threads of one engine at most; more calls wait for one to be free.
+    most: Final = 32
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: queue.SimpleQueue[tuple[Any, Any] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+
+    def submit(
+        self,
+        call: Callable[[], Any],
+        done: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        """Call on one of the threads; ``done``, there too, gets what it came to."""
+        with self._lock:
+            self._jobs.put((call, done))
+            if self._idle < self._jobs.qsize() and len(self._threads) < self.most:
+                thread = threading.Thread(
+                    target=self._work, name=f"{self._name} worker", daemon=True
+                )
+                self._threads.append(thread)
+                thread.start()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            job = self._jobs.get()
+            with self._lock:
+                self._idle -= 1
+            if job is None:
+                return
+            call, done = job
+            try:
+                result = call()
+            except BaseException as error:
+                done(None, error)
+            else:
+                done(result, None)
+            del job, call, done
+
+    def close(self) -> None:
+        """Let the threads end as soon as they have nothing more to do."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        self._threads.clear()
 
 
 class Driver:

@@ -1,4 +1,7 @@
-"""What a message is: a call of a handler, something for hisock itself, or unclaimed."""
+"""What a classic message is: a call of a handler, something of hisock's own, or neither.
+
+On the compact wire each frame says so itself.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +59,9 @@ def resolve(table: HandlerTable, body: bytes, *, by_client: bool) -> Resolved:
     return _NO_HANDLER if found is None else Call(*found)
 
 
-def unknown_command(table: HandlerTable, body: bytes) -> str:
-    """A sentence on a message that nobody handles, with what was probably meant."""
-    word = body[:64].partition(b" ")[0].decode(errors="replace")
+def unknown_command(table: HandlerTable, word: str) -> str:
+    """A sentence on a command that nobody handles, with what was probably meant."""
+    word = word[:64]
     entries = table.commands()
     near = did_you_mean(word, [entry.command for entry in entries])
     known = ", ".join(entry.signature.where for entry in entries[:8]) or "none"

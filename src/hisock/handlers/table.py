@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-__all__ = ("CLIENT_EVENTS", "SERVER_EVENTS", "HandlerEntry", "HandlerTable")
+__all__ = (
+    "CLIENT_EVENTS",
+    "EVERYTHING",
+    "SERVER_EVENTS",
+    "HandlerEntry",
+    "HandlerTable",
+    "Options",
+)
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from hisock.errors import ReservedCommand
-from hisock.handlers.cast import cast_for
+from hisock.errors import InvalidOption
+from hisock.handlers.cast import Cast, cast_for, unpack
 from hisock.handlers.signature import Signature, read_signature
 from hisock.wire.payload import prefix_of
+
+#: The command whose handler gets what nobody else handles.
+EVERYTHING: Final = "*"
 
 #: Event → the arguments it offers, on a server and on a client (1.1 manual, ``on``).
 SERVER_EVENTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -31,6 +42,35 @@ CLIENT_EVENTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 
+_PLAIN: Final = frozenset({"plain"})
+_SYNC: Final = frozenset({"plain", "generator"})
+_ANY: Final = frozenset({"plain", "generator", "coroutine", "async_generator"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a handler runs.
+
+    Attributes:
+        threaded: In a worker thread, not on the thread that turns.
+        concurrency: How many of one client's messages may be handled at a time.
+        override: Whether it is meant to take the place of an earlier one.
+    """
+
+    threaded: bool = False
+    concurrency: int = 1
+    override: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            InvalidOption: ``concurrency`` is no number from 1 up.
+        """
+        number = self.concurrency
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise InvalidOption(f"concurrency is 1 or more, not {number!r:.40}")
+
 
 class HandlerEntry:
     """One registered function, ready to be called with everything it may be offered.
@@ -39,23 +79,55 @@ class HandlerEntry:
         command: What it handles.
         function: What the user decorated.
         signature: What it takes.
-        call: Takes all that is offered, converts the message, passes on what the
-            function takes. For a command that is always ``(client, message)``.
+        options: How it runs.
+        is_plain: Whether calling it is all there is to do.
+        is_async: Whether it awaits.
+        call: Takes all that is offered, converts the text of the message, passes on
+            what the function takes. For a command that is always ``(client, text)``.
+        call_packed: The same for MessagePack bytes.
     """
 
-    __slots__ = ("call", "command", "function", "signature")
+    __slots__ = (
+        "call",
+        "call_packed",
+        "command",
+        "function",
+        "is_async",
+        "is_plain",
+        "options",
+        "signature",
+    )
 
     def __init__(
         self,
         command: str,
         function: Callable[..., Any],
         signature: Signature,
-        call: Callable[..., Any],
+        options: Options,
+        offered: tuple[str, ...],
     ) -> None:
         self.command = command
         self.function = function
         self.signature = signature
-        self.call = call
+        self.options = options
+        self.is_async = signature.kind in ("coroutine", "async_generator")
+        self.is_plain = signature.kind == "plain" and not options.threaded
+        cast: Cast | None = None
+        if offered[-1:] == ("message",):
+            cast = cast_for(signature.hint)
+            self.call = _bind(function, signature, offered, cast and cast.from_text)
+            self.call_packed = _bind(
+                function, signature, offered, cast.from_packed if cast else unpack
+            )
+        else:
+            self.call = self.call_packed = _take_first(
+                function, signature.takes, len(offered)
+            )
+
+    @property
+    def kind(self) -> str:
+        """What sort of function it is."""
+        return self.signature.kind
 
     def describe(self, *, on_server: bool) -> dict[str, Any]:
         """The entry of ``funcs``, as hisock 1.1 wrote it."""
@@ -72,51 +144,90 @@ class HandlerEntry:
 class HandlerTable:
     """Handlers of one server or client.
 
+    Args:
+        on_server: Whose they are.
+        is_async: Whether coroutines can run there; they can on every server.
+
     Attributes:
-        direct: First word of a message → its call, only for messages whose command
-            cannot be any other. Changed in place, so a loop may hold on to it.
+        direct: First word of a classic message → its call, only for messages whose
+            command cannot be any other and whose handler is plain. Changed in place,
+            so a loop may hold on to it.
+        packed: Command of a compact message → its call, for plain handlers.
+        on_error: What ``on_error`` registered.
     """
 
     __slots__ = (
         "_by_word",
         "_entries",
         "_events",
+        "_kinds",
         "_longest",
         "_on_server",
         "_tapped",
         "direct",
+        "on_error",
+        "packed",
     )
 
-    def __init__(self, *, on_server: bool) -> None:
+    def __init__(self, *, on_server: bool, is_async: bool = False) -> None:
         self._on_server = on_server
         self._events = SERVER_EVENTS if on_server else CLIENT_EVENTS
+        self._kinds = _ANY if on_server or is_async else _SYNC
         self._entries: dict[str, HandlerEntry] = {}
         self._by_word: dict[bytes, list[tuple[bytes, HandlerEntry]]] = {}
         self._longest = 0
         self._tapped = False
         self.direct: dict[bytes, Callable[..., Any]] = {}
+        self.packed: dict[str | None, Callable[..., Any]] = {}
+        self.on_error: Callable[[Exception], Any] | None = None
 
-    def add(self, command: str, function: Callable[..., Any]) -> None:
+    def add(
+        self,
+        command: str,
+        function: Callable[..., Any],
+        options: Options = Options(),  # noqa: B008  # frozen
+    ) -> None:
         """Let ``function`` handle ``command``, instead of an earlier one.
 
         Raises:
-            ReservedCommand: The command has the form ``$command$``, or is ``"*"``.
+            ReservedCommand: The command has the form ``$command$``.
             HandlerSignatureError: The function does not fit.
         """
         prefix_of(command)
-        if command == "*":
-            raise ReservedCommand("'*' is reserved; register the commands one by one")
+        kinds = self._kinds
         offered = self._events.get(command)
         if offered is None:
-            offered = ("client", "message") if self._on_server else ("message",)
-        signature = read_signature(function, command, offered)
-        call = _bind(function, signature, offered, is_event=command in self._events)
-        self._entries[command] = HandlerEntry(command, function, signature, call)
+            offered = ("command", "message") if command == EVERYTHING else ("message",)
+            if self._on_server:
+                offered = ("client", *offered)
+        else:
+            kinds = kinds - {"generator", "async_generator"}
+        signature = read_signature(function, command, offered, kinds=kinds)
+        entry = HandlerEntry(command, function, signature, options, self._pad(offered))
+        self._entries[command] = entry
         self._compile()
+
+    def _pad(self, offered: tuple[str, ...]) -> tuple[str, ...]:
+        """On a client the first argument of a command is nobody, so that one loop
+        serves both sides."""
+        if self._on_server or offered[-1:] != ("message",):
+            return offered
+        return ("nobody", *offered)
 
     def event(self, name: str) -> HandlerEntry | None:
         """The handler of a reserved event."""
         return self._entries.get(name) if name in self._events else None
+
+    def get(self, command: str | None) -> HandlerEntry | None:
+        """The handler of exactly this command."""
+        if command is None or command in self._events or command == EVERYTHING:
+            return None
+        return self._entries.get(command)
+
+    @property
+    def everything(self) -> HandlerEntry | None:
+        """The handler of ``"*"``."""
+        return self._entries.get(EVERYTHING)
 
     def find(self, body: bytes) -> tuple[HandlerEntry, bytes] | None:
         """The longest registered command that a message begins with, and its content.
@@ -138,7 +249,15 @@ class HandlerTable:
 
     def commands(self) -> list[HandlerEntry]:
         """Every handler of a command, in order of registration."""
-        return [e for name, e in self._entries.items() if name not in self._events]
+        return [
+            entry
+            for name, entry in self._entries.items()
+            if name not in self._events and name != EVERYTHING
+        ]
+
+    def entries(self) -> list[HandlerEntry]:
+        """Every handler, events and ``"*"`` included."""
+        return list(self._entries.values())
 
     def describe(self) -> Mapping[str, dict[str, Any]]:
         """``funcs`` of hisock 1.1."""
@@ -160,39 +279,52 @@ class HandlerTable:
         self._by_word = by_word
         self._longest = max(map(len, by_word), default=0)
         self.direct.clear()
-        if not self._tapped and self.event("message") is None:
-            for word, entries in by_word.items():
-                if entries[0][0] == word:
-                    self.direct[word] = entries[0][1].call
+        self.packed.clear()
+        if self._tapped or self.event("message") is not None:
+            return
+        for word, entries in by_word.items():
+            if entries[0][0] == word and entries[0][1].is_plain:
+                self.direct[word] = entries[0][1].call
+        for entry in self.commands():
+            if entry.is_plain:
+                self.packed[entry.command] = entry.call_packed
 
 
 def _bind(
     function: Callable[..., Any],
     signature: Signature,
     offered: tuple[str, ...],
-    *,
-    is_event: bool,
+    cast: Callable[[Any], Any] | None,
 ) -> Callable[..., Any]:
     """A callable that takes everything offered and passes on what fits.
 
-    A command is always offered ``(client, message)``; on a client the first is
-    nobody, so that one loop serves both sides.
+    The last is the message, and converted; on a client the first is nobody.
     """
-    if is_event and offered[-1:] != ("message",):
-        return _take_first(function, signature.takes, len(offered))
-    cast = cast_for(signature.hint)
     takes = signature.takes
-    if offered == ("message",):
+    if offered == ("nobody", "message"):
         if takes == 0:
             return lambda client, message: function()
         if cast is None:
             return lambda client, message: function(message)
         return lambda client, message: function(cast(message))
-    if takes == 2:
+    if offered == ("client", "message") and takes == 2:
         if cast is None:
             return function
         return lambda client, message: function(client, cast(message))
-    return _take_first(function, takes, len(offered))
+    start = 1 if offered[0] == "nobody" else 0
+    return _take_some(function, takes, start, len(offered) - start, cast)
+
+
+def _take_some(
+    function: Callable[..., Any],
+    takes: int,
+    start: int,
+    offered: int,
+    cast: Callable[[Any], Any] | None,
+) -> Callable[..., Any]:
+    if takes < offered or cast is None:
+        return lambda *arguments: function(*arguments[start : start + takes])
+    return lambda *arguments: function(*arguments[start:-1], cast(arguments[-1]))
 
 
 def _take_first(

@@ -27,13 +27,15 @@ class Registry(Generic[M]):
         members: All of them, the oldest first; for look-ups only.
     """
 
-    __slots__ = ("_addresses", "_groups", "_names", "members")
+    __slots__ = ("_addresses", "_groups", "_joined", "_names", "members")
 
     def __init__(self) -> None:
         self.members: dict[M, None] = {}
         self._addresses: dict[Any, M] = {}
         self._names: dict[str, dict[M, None]] = {}
         self._groups: dict[str, dict[M, None]] = {}
+        # Groups beside a member's own; most have none.
+        self._joined: dict[M, set[str]] = {}
 
     def __len__(self) -> int:
         return len(self.members)
@@ -60,19 +62,44 @@ class Registry(Generic[M]):
         if self._addresses.get(info["ip"]) is member:
             del self._addresses[info["ip"]]
         _leave(self._names, info["name"], member)
-        _leave(self._groups, info["group"], member)
+        for group in self.groups_of(member):
+            _leave(self._groups, group, member)
+        info._session.groups = frozenset(self._joined.pop(member, ()))
 
     def rename(self, member: M, name: str | None) -> None:
         """Give a member another name, or none."""
         _leave(self._names, member.info["name"], member)
-        member.info["name"] = name
+        member.info._change("name", name)
         _enter(self._names, name, member)
 
     def regroup(self, member: M, group: str | None) -> None:
-        """Put a member into another group, or none."""
-        _leave(self._groups, member.info["group"], member)
-        member.info["group"] = group
+        """Put a member into another group of its own, or none."""
+        old = member.info["group"]
+        if old not in self._joined.get(member, ()):
+            _leave(self._groups, old, member)
+        member.info._change("group", group)
         _enter(self._groups, group, member)
+
+    def join(self, member: M, group: str) -> None:
+        """Put a member into a group beside its own."""
+        self._joined.setdefault(member, set()).add(group)
+        _enter(self._groups, group, member)
+
+    def leave(self, member: M, group: str) -> None:
+        """Take a member out of a group; out of its own, it has none."""
+        joined = self._joined.get(member, set())
+        joined.discard(group)
+        if not joined:
+            self._joined.pop(member, None)
+        if member.info["group"] == group:
+            member.info._change("group", None)
+        _leave(self._groups, group, member)
+
+    def groups_of(self, member: M) -> frozenset[str]:
+        """Every group a member is in."""
+        own = member.info["group"]
+        joined = self._joined.get(member, ())
+        return frozenset(joined) if own is None else frozenset((own, *joined))
 
     def at_address(self, address: Any) -> M | None:
         """The member with this address."""

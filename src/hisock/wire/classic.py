@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = (
     "Decoder",
     "HelloReader",
+    "Writer",
     "check_header_len",
     "check_size",
     "decode_answer",
@@ -35,6 +36,7 @@ from hisock.wire.buffer import PieceBuffer
 from hisock.wire.frames import (
     Bye,
     ClientAnswer,
+    Compact,
     Frame,
     GetClient,
     Hello,
@@ -42,10 +44,12 @@ from hisock.wire.frames import (
     Left,
     NoTLS,
     Probe,
+    Refusal,
     Regroup,
     Rename,
+    Welcome,
 )
-from hisock.wire.payload import check_name
+from hisock.wire.payload import as_text, check_content, check_name, prefix_of
 
 #: The shortest hello has 40 bytes, so one digit cannot hold its length.
 HEADER_LENS: Final = range(2, 65)
@@ -113,6 +117,73 @@ def header(length: int, header_len: int) -> bytes:
     return b"%d" % length + b" " * (header_len - len(str(length)))
 
 
+class Writer:
+    """Writes messages for peers of one header length.
+
+    Args:
+        header_len: Bytes of every header.
+        largest: Bytes of the largest message that is allowed; 0 for any.
+        by_client: Who writes.
+    """
+
+    __slots__ = ("_by_client", "_headers", "_largest", "_prefixes", "header_len")
+
+    is_compact = False
+
+    def __init__(self, header_len: int, largest: int, *, by_client: bool) -> None:
+        self.header_len = header_len
+        self._largest = largest
+        self._by_client = by_client
+        self._headers: dict[int, bytes] = {}
+        self._prefixes: dict[str | None, bytes] = {None: b""}
+
+    def message(
+        self, command: str | None, content: Any, ttl: int | None = None
+    ) -> bytes:
+        """A command with its content, or raw content; this wire has no life time.
+
+        Raises:
+            ReservedCommand, NotSendable, MessageTooLarge: It cannot be sent.
+        """
+        prefix = self._prefixes.get(command)
+        if prefix is None:
+            prefix = self._learn(command)
+        text: bytes = content if type(content) is bytes else as_text(content)
+        if command is None and text[:1] == b"$":
+            check_content(text)
+        size = len(prefix) + len(text)
+        head = self._headers.get(size)
+        if head is None:
+            head = self._header(size)
+        return head + prefix + text
+
+    def control(self, frame: Frame) -> bytes:
+        """What is not a message."""
+        return self.framed(encode_frame(frame, by_client=self._by_client))
+
+    def framed(self, body: bytes) -> bytes:
+        """A body with its header.
+
+        Raises:
+            MessageTooLarge: It is over a limit.
+        """
+        return (self._headers.get(len(body)) or self._header(len(body))) + body
+
+    def _learn(self, command: str | None) -> bytes:
+        assert command is not None
+        prefix = prefix_of(command)
+        if len(self._prefixes) < _REMEMBERED:
+            self._prefixes[command] = prefix
+        return prefix
+
+    def _header(self, size: int) -> bytes:
+        check_size(size, self._largest, self.header_len)
+        head = header(size, self.header_len)
+        if len(self._headers) < _REMEMBERED:
+            self._headers[size] = head
+        return head
+
+
 class Decoder:
     """Cuts a stream of bytes into message bodies.
 
@@ -121,6 +192,10 @@ class Decoder:
         largest: Bytes of the largest body that is accepted; 0 for any.
         bare_tokens: Whether to accept the two headerless tokens that a 1.1 client
             sends for ``change_name(None)`` and ``change_group(None)``.
+
+    Attributes:
+        marks: A body whose first word is one of these is the last before the other
+            side may change the wire; ``None`` while none is expected.
     """
 
     __slots__ = (
@@ -129,6 +204,7 @@ class Decoder:
         "_header_len",
         "_is_cut",
         "_largest",
+        "marks",
     )
 
     def __init__(
@@ -139,11 +215,15 @@ class Decoder:
         self._bare_tokens = bare_tokens
         self._buffer = PieceBuffer()
         self._is_cut = False
+        self.marks: tuple[bytes, ...] | None = None
 
-    def feed(self, data: bytes, bodies: list[bytes]) -> None:
+    def feed(self, data: bytes, bodies: list[bytes]) -> bytes | None:
         """Append to ``bodies`` every body that is now complete.
 
         One pass over the read (bench/one_way.py).
+
+        Returns:
+            What came after a mark, which is then the last body; else ``None``.
 
         Raises:
             RemoteProtocolError: A header is not a length, or the length is over the
@@ -153,9 +233,10 @@ class Decoder:
         if self._is_cut:
             joined = self._buffer.join(data)
             if joined is None:
-                return
+                return None
             whole = joined
             self._is_cut = False
+        marks = self.marks
         header_len = self._header_len
         known = _LENGTHS.get
         largest = self._largest or sys.maxsize
@@ -163,7 +244,7 @@ class Decoder:
         size = len(whole)
         if known(whole[:header_len]) == size - header_len <= largest:
             append(whole[header_len:])  # a single one, as in a dialogue
-            return
+            return b"" if marks and _is_mark(bodies[-1], marks) else None
         at = 0
         missing = 0
         while at < size:
@@ -190,9 +271,12 @@ class Decoder:
                 break
             append(whole[start:end])
             at = end
+            if marks is not None and _is_mark(bodies[-1], marks):
+                return whole[at:]
         if at < size:
             self._is_cut = True
             self._buffer.keep(whole[at:] if at else whole, missing)
+        return None
 
     def _length(self, head: bytes) -> int:
         """Read a header that was not seen before."""
@@ -225,6 +309,11 @@ class Decoder:
             if token.startswith(begin):
                 return None
         raise RemoteProtocolError(f"a header begins with a digit; got {begin!r}")
+
+
+def _is_mark(body: bytes, marks: tuple[bytes, ...]) -> bool:
+    """Whether the first word is a mark; one that only begins like it is a message."""
+    return body.startswith(marks) and body.partition(b" ")[0] in marks
 
 
 class HelloReader:
@@ -297,10 +386,14 @@ class HelloReader:
             name, group = fields["name"], fields["group"]
         except KeyError as error:
             raise RemoteProtocolError(f"the hello has no {error}") from error
+        proto = _number(fields.get("proto", 0), "proto")
+        now = _number(fields.get("now", 0), "now")
         try:
             return Hello(
                 check_name(name, self._largest_name),
                 check_name(group, self._largest_name),
+                proto,
+                now,
             )
         except InvalidName as error:
             raise RemoteProtocolError(f"the hello is refused: {error}") from error
@@ -328,6 +421,12 @@ def _load_object(data: bytes, what: str) -> dict[str, Any]:
     return value
 
 
+def _number(value: object, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
+        raise RemoteProtocolError(f"{what} is a whole number, not {value!r:.32}")
+    return value
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
@@ -339,19 +438,23 @@ def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def encode_frame(frame: Frame) -> bytes:
-    """The body of everything that is not a message."""
+def encode_frame(frame: Frame, *, by_client: bool = True) -> bytes:
+    """The body of everything that is not a message.
+
+    Args:
+        frame: What to say.
+        by_client: Who says it; each side has its own word for goodbye.
+    """
     match frame:
-        case Hello(name, group):
+        case Hello(name, group, 0):
             return _HELLO + _dump({"name": name, "group": group})
+        case Hello(name, group, proto, now):
+            fields = {"name": name, "group": group, "proto": proto, "now": now}
+            return _HELLO + _dump(fields)
         case Rename(name):
             return _optional(b"$CHNAME$", name)
         case Regroup(group):
             return _optional(b"$CHGROUP$", group)
-        case Probe():
-            return b"$DH_NUMS$"
-        case NoTLS():
-            return b"$NOTLS$"
         case GetClient(who):
             return b"$GETCLT$ " + who.encode()
         case ClientAnswer(info, refusal):
@@ -361,8 +464,27 @@ def encode_frame(frame: Frame) -> bytes:
             return b"$CLTCONN$ " + _dump(info)
         case Left(info):
             return b"$CLTDISCONN$ " + _dump(info)
-        case Bye(by_client):
+        case Bye():
             return b"$USRCLOSE$" if by_client else b"$DISCONN$"
+        case _:
+            return _encode_agreement(frame)
+
+
+def _encode_agreement(frame: Probe | NoTLS | Compact | Welcome | Refusal) -> bytes:
+    """What settles which wire both sides will speak."""
+    match frame:
+        case Probe():
+            return b"$DH_NUMS$"
+        case NoTLS():
+            return b"$NOTLS$"
+        case Compact():
+            return b"$COMPACT$"
+        case Welcome(proto, name, group, now):
+            fields = {"proto": proto, "name": name, "group": group, "now": now}
+            return b"$WELCOME$ " + _dump(fields)
+        case Refusal(code, text, retry_ms):
+            fields = {"code": code, "text": text, "retry": retry_ms}
+            return b"$REFUSED$ " + _dump(fields)
         case _:
             assert_never(frame)
 
@@ -425,16 +547,45 @@ def _read_info(rest: bytes | None) -> dict[str, Any]:
     return info
 
 
+def _read_welcome(rest: bytes | None) -> Welcome:
+    fields = _load_object(rest or b"", "welcome")
+    return Welcome(
+        _number(fields.get("proto"), "the welcome's proto"),
+        _text_or_none(fields.get("name"), "name"),
+        _text_or_none(fields.get("group"), "group"),
+        _number(fields.get("now", 0), "now"),
+    )
+
+
+def _read_refusal(rest: bytes | None) -> Refusal:
+    fields = _load_object(rest or b"", "refusal")
+    retry = fields.get("retry")
+    return Refusal(
+        str(fields.get("code", "refused"))[:64],
+        str(fields.get("text", "no reason was given"))[:1024],
+        None if retry is None else _number(retry, "retry"),
+    )
+
+
+def _text_or_none(value: object, what: str) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise RemoteProtocolError(f"the {what} in a welcome is text, not {value!r:.32}")
+
+
 _FROM_CLIENT: Final[dict[bytes, Callable[[bytes | None], Frame]]] = {
     b"$CHNAME$": lambda rest: Rename(_read_text(rest)),
     b"$CHGROUP$": lambda rest: Regroup(_read_text(rest)),
-    b"$USRCLOSE$": lambda rest: Bye(by_client=True),
+    b"$USRCLOSE$": lambda rest: Bye(),
     b"$DH_NUMS$": lambda rest: Probe(),
     b"$GETCLT$": lambda rest: GetClient(_read_text(rest) or ""),
+    b"$COMPACT$": lambda rest: Compact(),
 }
 _FROM_SERVER: Final[dict[bytes, Callable[[bytes | None], Frame]]] = {
-    b"$DISCONN$": lambda rest: Bye(by_client=False),
+    b"$DISCONN$": lambda rest: Bye(),
     b"$CLTCONN$": lambda rest: Joined(_read_info(rest)),
     b"$CLTDISCONN$": lambda rest: Left(_read_info(rest)),
     b"$NOTLS$": lambda rest: NoTLS(),
+    b"$WELCOME$": _read_welcome,
+    b"$REFUSED$": _read_refusal,
 }

@@ -1,56 +1,265 @@
-"""The one vocabulary of everything that is not a plain message.
+"""The one vocabulary of everything that peers tell each other.
 
-A message itself stays ``bytes`` until its handler is known: which of its words are
-the command depends on what is registered (see ``handlers.table``).
+A frame that the compact wire knows is written there as the MessagePack array
+``[kind, field, ...]``; its kind is the ``tag`` below. On the classic wire a message
+stays ``bytes`` until its handler is known: which of its words are the command depends
+on what is registered (see ``handlers.table``).
 """
 
 from __future__ import annotations
 
 __all__ = (
+    "PROTO",
+    "Ack",
     "Bye",
+    "Cancel",
     "ClientAnswer",
+    "Compact",
+    "Credit",
+    "End",
+    "Failure",
     "Frame",
+    "Gap",
     "GetClient",
+    "Groups",
     "Hello",
+    "Item",
     "Joined",
     "Left",
+    "Message",
     "NoTLS",
+    "PackedFrame",
+    "Ping",
+    "Pong",
     "Probe",
+    "Refusal",
     "Regroup",
     "Rename",
+    "Reply",
+    "Request",
+    "Roster",
+    "Welcome",
 )
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
+
+from msgspec import Meta, Raw, Struct
+
+#: The version of the compact wire that this library speaks.
+PROTO: Final = 2
+
+#: Number of a call or stream: odd from clients, even from servers.
+Id: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
+#: A point on the sender's own monotonic clock, in milliseconds.
+Deadline: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
+
+_NONE: Final = Raw(b"\xc0")
+
+
+class _Frame(Struct, array_like=True, frozen=True):
+    """A MessagePack array; further elements are room to grow, and ignored."""
+
+
+# --- numbered: these change what the peer knows ---------------------------------
+
+
+class Message(_Frame, tag=1, frozen=True):
+    """A command and its content; without a command it is raw."""
+
+    command: str | None
+    content: Raw
+    ttl: Deadline | None = None
+
+
+class Request(_Frame, tag=2, frozen=True):
+    """A call (``stream`` 0), or a stream with its first credit in items.
+
+    ``within`` is the receiver's own open call on whose behalf this one is made.
+    """
+
+    id: Id
+    command: str
+    content: Raw
+    stream: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    ttl: Deadline | None = None
+    within: Id | None = None
+
+
+class Reply(_Frame, tag=3, frozen=True):
+    """What a call's handler returned."""
+
+    id: Id
+    content: Raw
+
+
+class Failure(_Frame, tag=4, frozen=True):
+    """Why a call or stream came to nothing."""
+
+    id: Id
+    code: str
+    text: str
+    data: Raw = _NONE
+
+
+class Item(_Frame, tag=5, frozen=True):
+    """The next item of a stream."""
+
+    id: Id
+    content: Raw
+
+
+class End(_Frame, tag=6, frozen=True):
+    """A stream has no more items."""
+
+    id: Id
+
+
+class Credit(_Frame, tag=7, frozen=True):
+    """So many items more may be sent."""
+
+    id: Id
+    n: Annotated[int, Meta(ge=1, le=2**31)]
+
+
+class Cancel(_Frame, tag=8, frozen=True):
+    """Nobody wants the answer any more."""
+
+    id: Id
+
+
+class Rename(_Frame, tag=9, frozen=True):
+    """A client's new name, or none; from a server: the one that holds."""
+
+    name: str | None
+
+
+class Regroup(_Frame, tag=10, frozen=True):
+    """A client's new group, or none; from a server: the one that holds."""
+
+    group: str | None
+
+
+class Roster(_Frame, tag=11, frozen=True):
+    """Whether the client wants to hear who joins and leaves."""
+
+    on: bool
+
+
+class Joined(_Frame, tag=12, frozen=True):
+    """Somebody else joined."""
+
+    info: dict[str, Any]
+
+
+class Left(_Frame, tag=13, frozen=True):
+    """Somebody else left."""
+
+    info: dict[str, Any]
+
+
+class Gap(_Frame, tag=14, frozen=True):
+    """So many messages for this client, or a group of it, were dropped."""
+
+    count: int
+    group: str | None = None
+
+
+class Groups(_Frame, tag=15, frozen=True):
+    """Groups that a client joins and leaves beside its own."""
+
+    join: list[str]
+    leave: list[str]
+
+
+# --- not numbered ------------------------------------------------------------------
+
+
+class Ack(_Frame, tag=32, frozen=True):
+    """All frames up to this number have come."""
+
+    number: Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class Ping(_Frame, tag=33, frozen=True):
+    """Is somebody there?"""
+
+    n: int
+
+
+class Pong(_Frame, tag=34, frozen=True):
+    """Yes."""
+
+    n: int
+
+
+class Bye(_Frame, tag=35, frozen=True):
+    """The sender is about to end the connection, on purpose.
+
+    ``code`` is a number of ``docs/wire.md``; ``retry_ms`` says after how long to come
+    back, or with ``None`` not to. The classic wire has room for none of this.
+    """
+
+    code: int = 0
+    text: str = ""
+    retry_ms: int | None = None
+
+
+# --- of the classic wire alone, and of the hand-over from it to the compact one -----
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first thing a client says: who it is."""
+    """The first thing a client says: who it is.
+
+    Attributes:
+        name: What others may call it.
+        group: The group it is in.
+        proto: The highest version of the compact wire it speaks; 0 for hisock 1.1.
+        now: Its monotonic clock in milliseconds.
+    """
 
     name: str | None
     group: str | None
+    proto: int = 0
+    now: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Rename:
-    """A client's new name, or none."""
+class Welcome:
+    """The server's answer to a hello with ``proto``: from here on it writes compact.
 
-    name: str | None
+    Attributes:
+        proto: The version that both sides will speak.
+        name: The client's name as the server knows it.
+        group: Its group.
+        now: The server's monotonic clock in milliseconds.
+    """
+
+    proto: int
+    name: str | None = None
+    group: str | None = None
+    now: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Regroup:
-    """A client's new group, or none."""
-
-    group: str | None
+class Compact:
+    """The client has read the welcome: from here on it writes compact."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bye:
-    """The sender is about to end the connection, on purpose."""
+class Refusal:
+    """The server does not serve this client; instead of a welcome.
 
-    by_client: bool
+    Attributes:
+        code: A word that programs can rely on.
+        text: Why, for people.
+        retry_ms: After how long another try makes sense; ``None`` for never.
+    """
+
+    code: str
+    text: str
+    retry_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +269,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class NoTLS:
-    """The answer to a probe: none."""
+    """The answer to a probe: none. So the server is of version 1.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +287,33 @@ class ClientAnswer:
     refusal: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """Somebody else joined."""
-
-    info: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """Somebody else left."""
-
-    info: dict[str, Any]
-
+PackedFrame: TypeAlias = (
+    Message
+    | Request
+    | Reply
+    | Failure
+    | Item
+    | End
+    | Credit
+    | Cancel
+    | Rename
+    | Regroup
+    | Roster
+    | Joined
+    | Left
+    | Gap
+    | Groups
+    | Ack
+    | Ping
+    | Pong
+    | Bye
+)
 
 Frame: TypeAlias = (
     Hello
+    | Welcome
+    | Compact
+    | Refusal
     | Rename
     | Regroup
     | Bye

@@ -6,7 +6,10 @@ __all__ = ("as_text", "check_content", "check_name", "prefix_of")
 
 import json
 import re
+from enum import Enum
 from typing import Any, Final
+
+import msgspec
 
 from hisock.errors import InvalidName, NotSendable, ReservedCommand
 
@@ -17,8 +20,9 @@ _RESERVED_CONTENT: Final = re.compile(rb"\$[A-Z_]{2,32}\$")
 def as_text(content: Any) -> bytes:
     """Write content as text: bytes as they are, text as UTF-8, all else as JSON.
 
-    Numbers are written by ``str()``, ``None`` is empty, lists, tuples and
-    dictionaries are JSON.
+    Numbers are written by ``str()``, ``None`` is empty, lists, tuples, sets,
+    dictionaries, dataclasses and Structs are JSON. Dates, times, ``UUID``,
+    ``Decimal`` and enums are their plain text, in quotes inside JSON only.
 
     Raises:
         NotSendable: The content has no text form.
@@ -28,21 +32,20 @@ def as_text(content: Any) -> bytes:
     match content:
         case bytes():
             return bytes(content)
+        case Enum():
+            return as_text(content.value)
         case str():
             return _utf8(content)
         case None:
             return b""
-        case bool() | list() | tuple() | dict():
+        case bool() | list() | tuple() | dict() | set() | frozenset():
             return _json(content)
         case int() | float():
             return _number(content)
         case bytearray() | memoryview():
-            return bytes(content)
+            return _copy(content)
         case _:
-            raise NotSendable(
-                f"cannot send {type(content).__name__}; content is bytes, str, int, "
-                "float, bool, None, list, tuple or dict"
-            )
+            return _rich(content)
 
 
 def prefix_of(command: str) -> bytes:
@@ -119,10 +122,42 @@ def _number(content: float) -> bytes:
         raise NotSendable(f"cannot send this number: {error}") from error
 
 
+def _copy(content: bytearray | memoryview) -> bytes:
+    try:
+        return bytes(content)
+    except ValueError as error:  # a released memoryview
+        raise NotSendable(f"cannot send these bytes: {error}") from error
+
+
+def _rich(content: Any) -> bytes:
+    try:
+        plain = _plain(content)
+    except Exception as error:
+        raise NotSendable(
+            f"cannot send {type(content).__name__}; content is bytes, str, int, "
+            "float, bool, None, list, tuple, dict, set, a dataclass, msgspec.Struct, "
+            f"Enum, date or time, UUID or Decimal ({error!s:.80})"
+        ) from error
+    return _utf8(plain) if isinstance(plain, str) else _json(plain)
+
+
 def _json(content: Any) -> bytes:
     try:
-        return _utf8(json.dumps(content))
-    except (TypeError, ValueError, RecursionError) as error:
+        return _utf8(_encode(content))
+    except Exception as error:  # a property of the user's may raise anything
         raise NotSendable(
             f"cannot send this {type(content).__name__} as JSON: {error}"
         ) from error
+
+
+def _plain(value: Any) -> Any:
+    """What JSON cannot say, in what it can."""
+    if isinstance(value, set | frozenset):
+        return list(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        # Base64 is only for a field of a class: there a hint can read it back.
+        raise TypeError(f"{type(value).__name__} inside a container is no JSON")
+    return msgspec.to_builtins(value, str_keys=True)
+
+
+_encode: Final = json.JSONEncoder(default=_plain).encode

@@ -1,0 +1,222 @@
+"""A server's side of what its handlers' runner asks; see ``calls.Owner``."""
+
+from __future__ import annotations
+
+__all__ = ("Answers",)
+
+import contextvars
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from hisock.engine.calls import Done
+from hisock.engine.inbox import Mail
+from hisock.engine.link import Link
+from hisock.engine.streams import Producer
+from hisock.errors import (
+    CommandError,
+    HiSockError,
+    InvalidName,
+    MessageTooLarge,
+    RemoteProtocolError,
+)
+from hisock.handlers.cast import unpack
+from hisock.handlers.table import HandlerEntry
+from hisock.session.requests import Answering
+from hisock.wire.frames import (
+    Bye,
+    ClientAnswer,
+    Compact,
+    Frame,
+    GetClient,
+    Groups,
+    NoTLS,
+    PackedFrame,
+    Probe,
+    Regroup,
+    Rename,
+    Request,
+    Roster,
+)
+from hisock.wire.payload import check_name
+
+if TYPE_CHECKING:
+    from hisock.engine.serve import ServerEngine
+
+
+class Answers:
+    """What the runner of a server's handlers asks of its engine.
+
+    Args:
+        engine: The engine.
+    """
+
+    __slots__ = ("_engine", "expired")
+
+    def __init__(self, engine: ServerEngine) -> None:
+        self._engine = engine
+        #: Messages that came after their life time.
+        self.expired = 0
+
+    def control(self, link: Link, frame: Frame | PackedFrame) -> bool:
+        """Act on a frame that is not a message; whether a handler ran."""
+        engine = self._engine
+        match frame:
+            case Rename(name):
+                return self._change(link, "name", name)
+            case Regroup(group):
+                return self._change(link, "group", group)
+            case Bye():
+                engine.lock.run(engine.hang_up, link)
+            case Probe():
+                if not link.connection.writes_compact:
+                    engine.outgoing.send(link, link.writer.control(NoTLS()))
+            case GetClient(who):
+                self._reply(link, engine.members.answer(who))
+            case Roster(on):
+                link.wants_roster = on
+            case Groups(join, leave):
+                self._regroup(link, join, leave)
+            case _:
+                kind = type(frame).__name__
+                if link.connection.writes_compact or isinstance(frame, Compact):
+                    self.broken(link, RemoteProtocolError(f"no client sends {kind}"))
+        return False
+
+    def _change(self, link: Link, key: str, new: str | None) -> bool:
+        engine = self._engine
+        try:
+            check_name(new, engine.limits.name)
+        except InvalidName as error:
+            self.broken(link, RemoteProtocolError(str(error)))
+            return False
+        changed, old = engine.lock.run(engine.members.change, link, key, new)
+        if not changed:
+            return False
+        return engine.run_event(link, f"{key}_change", link.info, old, new)
+
+    def _regroup(self, link: Link, join: list[str], leave: list[str]) -> None:
+        engine = self._engine
+        try:
+            for group in (*join, *leave):
+                check_name(group, engine.limits.name)
+            for group in join:
+                engine.lock.run(engine.members.join_group, link, group)
+        except HiSockError as error:
+            self.broken(link, RemoteProtocolError(str(error)))
+            return
+        for group in leave:
+            engine.lock.run(engine.members.leave_group, link, group)
+
+    def _reply(self, link: Link, answer: ClientAnswer) -> None:
+        try:
+            frame = link.writer.control(answer)
+        except MessageTooLarge:
+            # Better a short answer than none: the client waits for it.
+            refusal = ClientAnswer(None, "too long for your header_len")
+            frame = link.writer.control(refusal)
+        self._engine.outgoing.send(link, frame)
+
+    def answer_own(self, link: Link, request: Request) -> Any:
+        """Answer ``$GETCLT$``.
+
+        Raises:
+            CommandError: Nobody is, or the server does not tell.
+        """
+        who = unpack(request.content)
+        if request.command != "$GETCLT$" or not isinstance(who, str):
+            raise CommandError("unknown_command", "hisock has no such call")
+        answer = self._engine.members.answer(who)
+        if answer.info is None:
+            nobody = answer.refusal == "$NOEXIST$"
+            code = "unknown_client" if nobody else "refused"
+            raise CommandError(code, answer.refusal)
+        return answer.info
+
+    def unclaimed(self, link: Link, mail: Mail) -> None:
+        """Log once what no handler took."""
+        self._engine.reports.unclaimed(link.info, mail)
+
+    def seen(self, link: Link, whole: Callable[[], bytes]) -> bool:
+        """Give every message to the ``message`` handler, after its own."""
+        # A handler that ended the client also ended what the client gets to say.
+        if not link.is_member or self._engine.table.event("message") is None:
+            return False
+        return self._engine.run_event(link, "message", link.info, whole())
+
+    def failed(self, link: Link, entry: HandlerEntry, error: Exception) -> None:
+        """Report what a handler raised; it costs nobody else anything."""
+        if type(error) is RemoteProtocolError:
+            self.broken(link, error)
+        else:
+            self._engine.reports.failed(link.info, entry, error)
+
+    def broken(self, link: Link, error: RemoteProtocolError) -> None:
+        """End a client that sent what is none of hisock's."""
+        engine = self._engine
+        engine.lock.run(engine.end_link, link, Bye(5, str(error)[:1024]))
+
+    def send(self, link: Link, frame: bytes) -> None:
+        """Send frames to a client."""
+        self._engine.outgoing.send(link, frame)
+
+    def begin(self, link: Link, request: Request) -> Answering | None:
+        """Take a request; ``None`` if there are too many."""
+        requests = link.connection.requests
+        assert requests is not None
+        answering: Answering | None = self._engine.lock.run(requests.begin, request)
+        return answering
+
+    def finish(self, link: Link, answering: Answering) -> bool:
+        """The last word on a request is about to leave; whether it is wanted."""
+        requests = link.connection.requests
+        assert requests is not None
+        return bool(self._engine.lock.run(requests.finish, answering))
+
+    def is_expired(self, link: Link, ttl: int) -> bool:
+        """Whether a message is no longer wanted, which is then counted."""
+        if not link.connection.is_expired(ttl, time.monotonic()):
+            return False
+        self.expired += 1
+        return True
+
+    def produce(self, producer: Producer) -> None:
+        """Turn a generator from now on."""
+        self._engine.pace.produce(producer)
+
+    def work(self, link: Link, call: Callable[[], Any], done: Done) -> None:
+        """Call in a worker thread."""
+        engine = self._engine
+
+        def later(result: Any, error: BaseException | None) -> None:
+            engine.finished(partial(done, result, error))
+
+        engine.workers.submit(call, later)
+
+    def spawn(
+        self, link: Link, coroutine: Any, context: contextvars.Context, done: Done
+    ) -> None:
+        """Run a coroutine."""
+        self._engine.spawn(coroutine, context, done)
+
+    def produce_async(
+        self,
+        link: Link,
+        answering: Answering,
+        items: Any,
+        context: contextvars.Context,
+        fail: Callable[[Exception], None],
+    ) -> None:
+        """Run an async generator that answers a stream."""
+        engine = self._engine
+
+        def failed(error: Exception) -> None:
+            engine.finished(partial(fail, error))
+
+        tasks = engine.coroutines()
+        tasks.produce(link, answering, items, context, self.send, failed)
+
+    def resume(self, link: Link) -> None:
+        """Look at a link again: its handler has finished."""
+        self._engine.resume(link)

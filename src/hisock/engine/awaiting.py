@@ -1,0 +1,357 @@
+"""The asking side in coroutines: calls, streams, sends that are awaited."""
+
+from __future__ import annotations
+
+__all__ = ("AsyncGroupCall", "AsyncStream", "Sent", "ServerVerbs", "arrive", "reply")
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Generator
+from types import TracebackType
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
+
+from hisock.engine.asking import outcome, raise_failure, reader_for
+from hisock.engine.inquiry import Inquiry, LinkAsker, late
+from hisock.engine.link import Link
+from hisock.engine.serve import ServerEngine
+from hisock.errors import HiSockError, Refused, RequestTimeout, SendTimeout, SessionLost
+from hisock.hub.outbox import STALL
+from hisock.session.requests import Asked
+from hisock.types import AsyncClientInfo, ClientInfo
+from hisock.wire.frames import Cancel, Credit
+
+T = TypeVar("T")
+
+#: Seconds between two looks at a full buffer.
+_LOOK: Final = 0.005
+
+
+class Asker(Protocol):
+    """Whom a stream or call tells what to do."""
+
+    def give_up(self, asked: Asked) -> None: ...
+
+    def tell(self, asked: Asked, frame: Credit | Cancel) -> None: ...
+
+
+async def arrive(asked: list[Asked], timeout: float | None) -> None:
+    """Wait until one of them has news, at most ``timeout`` seconds."""
+    loop = asyncio.get_running_loop()
+    news: asyncio.Future[None] = loop.create_future()
+    here = threading.get_ident()
+
+    def ring() -> None:
+        if not news.done():
+            news.set_result(None)
+
+    def wake() -> None:
+        if threading.get_ident() == here:
+            ring()
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(ring)
+
+    for one in asked:
+        one.wake = wake
+    if any(one.answers or one.is_done for one in asked):
+        return
+    alarm = None if timeout is None else loop.call_later(max(0.0, timeout), ring)
+    try:
+        await news
+    finally:
+        if alarm is not None:
+            alarm.cancel()
+
+
+async def reply(
+    asker: Asker,
+    asked: Asked,
+    read: Callable[[Any], Any],
+    timeout: float | None,
+    too_late: Callable[[], RequestTimeout],
+) -> Any:
+    """What a call came to.
+
+    Raises:
+        RequestTimeout: No answer came in ``timeout`` seconds.
+        RemoteError, SessionLost, ConversionError: As ``asking.outcome``.
+    """
+    try:
+        await arrive([asked], timeout)
+    except BaseException:
+        asker.give_up(asked)
+        raise
+    if not asked.is_done:
+        asker.give_up(asked)
+        raise too_late()
+    return outcome(asked, read)
+
+
+class AsyncStream(Generic[T]):
+    """The items of a stream, as they come; closing it cancels the producer.
+
+    Iterate with ``async for``, or use it with ``async with``.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[], Awaitable[tuple[Asker, Asked]]],
+        read: Callable[[Any], T],
+        timeout: float | None,
+    ) -> None:
+        self._begin = begin
+        self._read = read
+        self._timeout = timeout
+        self._asker: Asker | None = None
+        self._asked: Asked | None = None
+        self._is_over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        """The next item; waits for it.
+
+        Raises:
+            RemoteError: The producer failed, after what came before.
+            RequestTimeout: No item came in time; the stream is cancelled.
+            SessionLost: The connection ended.
+            ConversionError: The item is not of the type that was asked for.
+        """
+        if self._is_over:
+            raise StopAsyncIteration
+        if self._asked is None:
+            self._asker, self._asked = await self._begin()
+        asked, asker = self._asked, self._asker
+        assert asker is not None
+        end = None if self._timeout is None else time.monotonic() + self._timeout
+        while not (asked.answers or asked.is_done):
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                await self.aclose()
+                raise RequestTimeout(
+                    f"no item of {asked.command!r} came within {self._timeout:g} s"
+                )
+            await arrive([asked], left)
+        if asked.answers:
+            item, credit = asked.take()
+            if credit is not None:
+                asker.tell(asked, credit)
+            return self._read(item)
+        self._is_over = True
+        if asked.failure is not None:
+            raise_failure(asked)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Read no more: the other side stops producing. Again is no error."""
+        if not self._is_over:
+            self._is_over = True
+            if self._asked is not None and self._asker is not None:
+                self._asker.give_up(self._asked)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        asked, asker = getattr(self, "_asked", None), getattr(self, "_asker", None)
+        if asked is not None and asker is not None and not self._is_over:
+            asker.give_up(asked)
+
+
+class Sent:
+    """A send that has happened; awaiting it waits until there is room for more.
+
+    Args:
+        links: To whom it went.
+    """
+
+    __slots__ = ("_links",)
+
+    def __init__(self, links: list[Link]) -> None:
+        self._links = links
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._room().__await__()
+
+    async def _room(self) -> None:
+        for link in self._links:
+            end = time.monotonic() + STALL
+            before = link.outbox.size
+            while link.outbox.is_full and link.is_open:
+                await asyncio.sleep(_LOOK)
+                if link.outbox.size < before:
+                    before, end = link.outbox.size, time.monotonic() + STALL
+                elif time.monotonic() > end:
+                    raise SendTimeout(
+                        f"the other side took nothing for {STALL:g} s while "
+                        f"{link.outbox.size} bytes were waiting for it"
+                    )
+
+
+class AsyncGroupCall:
+    """The replies of a group, as ``(client, reply)``, as they come, in ``async for``.
+
+    Attributes:
+        missing: After the iteration: the clients that did not answer in time.
+        failed: The clients that answered with an error, each with that error.
+    """
+
+    def __init__(
+        self,
+        inquiry: Inquiry,
+        links: list[Link],
+        command: str,
+        content: Any,
+        timeout: float | None,
+        kind: Any,
+    ) -> None:
+        self.missing: list[ClientInfo] = []
+        self.failed: list[tuple[ClientInfo, HiSockError]] = []
+        self._inquiry = inquiry
+        self._read = reader_for(kind)
+        self._end = None if timeout is None else time.monotonic() + timeout
+        self._open: dict[Asked, Link] = {}
+        for link in links:
+            try:
+                asked = inquiry.ask(link, command, content, timeout=timeout)
+            except (Refused, SessionLost) as error:
+                self.failed.append((_colour(link), error))
+            else:
+                self._open[asked] = link
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[ClientInfo, Any]:
+        """The next reply; waits for it."""
+        while self._open:
+            for asked in list(self._open):
+                if asked.is_done:
+                    client = _colour(self._open.pop(asked))
+                    try:
+                        return client, outcome(asked, self._read)
+                    except HiSockError as error:
+                        self.failed.append((client, error))
+            left = None if self._end is None else self._end - time.monotonic()
+            if left is not None and left <= 0:
+                self.close()
+            elif self._open:
+                await arrive(list(self._open), left)
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """Wait for no more replies; who has not answered is missing."""
+        for asked, link in self._open.items():
+            self.missing.append(_colour(link))
+            LinkAsker(self._inquiry.engine, link).give_up(asked)
+        self._open.clear()
+
+
+def _colour(link: Link) -> ClientInfo:
+    return link.info._other(AsyncClientInfo)
+
+
+class ServerVerbs:
+    """A server's verbs for coroutines; see the methods of ``AsyncHiSockServer``.
+
+    Args:
+        engine: The server's engine.
+        inquiry: Its asking half.
+        face: What its users call the server.
+    """
+
+    __slots__ = ("_engine", "_face", "_inquiry")
+
+    def __init__(self, engine: ServerEngine, inquiry: Inquiry, face: Any) -> None:
+        self._engine = engine
+        self._inquiry = inquiry
+        self._face = face
+
+    def send_client(
+        self,
+        client: Any,
+        command: str | None,
+        content: Any,
+        *,
+        ttl: float | None = None,
+    ) -> Sent:
+        """Send now; awaiting waits for room."""
+        members = self._engine.members
+        members.check_open()
+        link = members.look_up(client, 4)
+        members.send_now(link, command, content, ttl)
+        return Sent([link])
+
+    def send_many(
+        self,
+        links: list[Link],
+        command: str | None,
+        content: Any,
+        ttl: float | None,
+        exclude: Any,
+    ) -> Sent:
+        """Send now; awaiting waits for nobody: a slow member never holds it up."""
+        self._engine.members.send_many(links, command, content, ttl, exclude)
+        return Sent([])
+
+    async def call_client(
+        self,
+        client: Any,
+        command: str,
+        content: Any = None,
+        *,
+        timeout: float | None = 30.0,
+        type: Any = None,
+    ) -> Any:
+        """What one client's handler returns."""
+        link = self._engine.members.look_up(client, 4)
+        return await self.call_link(link, command, content, timeout, type)
+
+    async def call_link(
+        self,
+        link: Link,
+        command: str,
+        content: Any,
+        timeout: float | None,
+        kind: Any,
+    ) -> Any:
+        """What one client's handler returns."""
+        read = reader_for(kind)
+        asked = self._inquiry.ask(link, command, content, timeout=timeout)
+        asker = LinkAsker(self._engine, link)
+        return await reply(
+            asker, asked, read, timeout, lambda: late(link, command, timeout)
+        )
+
+    def stream_client(
+        self,
+        client: Any,
+        command: str,
+        content: Any = None,
+        *,
+        type: Any = None,
+        timeout: float | None = None,
+    ) -> AsyncStream[Any]:
+        """An async iterator over what a client's generator yields."""
+        link = self._engine.members.look_up(client, 4)
+
+        async def begin() -> tuple[Asker, Asked]:
+            asked = self._inquiry.ask(link, command, content, is_stream=True)
+            return LinkAsker(self._engine, link), asked
+
+        return AsyncStream(begin, reader_for(type), timeout)
+
+    def disconnect_client(self, client: Any, *, reason: str = "") -> Sent:
+        """End one client's connection now."""
+        link = self._engine.members.look_up(client, 4)
+        self._engine.disconnect([link], reason or "disconnected")
+        return Sent([])

@@ -1,0 +1,214 @@
+"""What every client shows its users, whatever turns it; no I/O of its own."""
+
+from __future__ import annotations
+
+__all__ = ("ClientFace", "ClientOptions", "spell_client")
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, TypedDict
+
+from hisock.engine.blocking import ClientEngine
+from hisock.engine.dial import dial, parse_address
+from hisock.engine.face import Face
+from hisock.engine.link import DONT_WAIT
+from hisock.engine.server_face import spell_address
+from hisock.errors import InvalidClient, InvalidOption, Refused, UnknownClient
+from hisock.handlers.table import SERVER_EVENTS, HandlerTable, Options
+from hisock.types import ClientLike, Limits
+from hisock.wire.classic import check_header_len
+from hisock.wire.frames import ClientAnswer, Regroup, Rename
+from hisock.wire.payload import check_name
+
+_ROSTER_EVENTS = ("client_connect", "client_disconnect")
+
+
+class ClientOptions(TypedDict, total=False):
+    """The keyword options of every way to make a client."""
+
+    limits: Limits | None
+    wait: float
+
+
+class ClientFace(Face):
+    """The base of all clients; the arguments are ``HiSockClient``'s."""
+
+    _side = "client"
+    _others_events = SERVER_EVENTS
+    _engine: ClientEngine
+    _logs_errors = False
+    _is_async = False
+
+    def __init__(
+        self,
+        addr: Any,
+        name: str | None = None,
+        group: str | None = None,
+        blocking: bool = True,
+        header_len: int = 16,
+        cache_size: int = -1,
+        *,
+        limits: Limits | None = None,
+        wait: float = 0.0,
+    ) -> None:
+        self._prepare(addr, name, group, blocking, header_len, cache_size, limits, wait)
+        self._connect()
+
+    def _prepare(
+        self,
+        addr: Any,
+        name: str | None,
+        group: str | None,
+        blocking: bool,
+        header_len: int,
+        cache_size: int,
+        limits: Limits | None,
+        wait: float,
+    ) -> None:
+        """Look at the arguments; nothing of it does I/O."""
+        limits = limits or Limits()
+        self.addr = parse_address(addr)
+        self.header_len = check_header_len(header_len)
+        self.name = check_name(name, limits.name)
+        self.group = check_name(group, limits.name)
+        if isinstance(wait, bool) or not isinstance(wait, int | float) or not wait >= 0:
+            raise InvalidOption(f"wait is 0 or more seconds, not {wait!r:.40}")
+        self._limits = limits
+        self._blocking = blocking
+        self._cache_size = cache_size
+        self._wait = wait
+        self._known = set()
+        self._table = HandlerTable(on_server=False, is_async=self._is_async)
+
+    def _connect(self) -> None:
+        waits = bool(DONT_WAIT) and not self._is_async
+        sock = dial(self.addr, waits=waits, patience=self._wait)
+        try:
+            self._engine = ClientEngine(
+                sock,
+                self.name,
+                self.group,
+                title=f"{type(self).__name__} {self.name!r}",
+                limits=self._limits,
+                header_len=self.header_len,
+                cache_size=self._cache_size,
+                waits=self._blocking and not self._is_async,
+                logs_errors=self._logs_errors,
+                table=self._table,
+            )
+        except BaseException:
+            sock.close()
+            raise
+
+    def __str__(self) -> str:
+        return f"<{type(self).__name__} connected to {spell_address(self.addr)}>"
+
+    __repr__ = __str__
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether neither side has ended the connection, as far as is known.
+
+        .. versionadded:: 4.0
+        """
+        return self._engine.is_usable and self._engine.is_open
+
+    @property
+    def wire(self) -> str | None:
+        """``"compact"``, or ``"classic"`` where the server is one of hisock 1.1;
+        ``None`` as long as it has not answered.
+
+        .. versionadded:: 4.0
+        """
+        return self._engine.wire
+
+    def _register(
+        self, command: str, function: Callable[..., Any], options: Options
+    ) -> None:
+        told = any(self._table.event(event) for event in _ROSTER_EVENTS)
+        super()._register(command, function, options)
+        engine = getattr(self, "_engine", None)
+        if engine is not None and command in _ROSTER_EVENTS and not told:
+            engine.tell_roster()
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Collect what is sent inside ``with client.batch():`` into few writes.
+
+        .. versionadded:: 4.0
+        """
+        return self._engine.batches.collecting()
+
+    def change_name(self, new_name: str | None) -> None:
+        """Be called something else, or nothing.
+
+        Raises:
+            InvalidName: That is no name.
+            ClientDisconnected: The connection has ended.
+        """
+        check_name(new_name, self._limits.name)
+        self._engine.rename(Rename(new_name))
+        self.name = new_name
+
+    def change_group(self, new_group: str | None) -> None:
+        """Be in another group, or in none.
+
+        Raises:
+            InvalidName: That is no group.
+            ClientDisconnected: The connection has ended.
+        """
+        check_name(new_group, self._limits.name)
+        self._engine.rename(Regroup(new_group))
+        self.group = new_group
+
+    def get_cache(self, idx: int | slice | None = None) -> Any:
+        """What came last: ``{"header", "content"}``, as bytes of the 1.1 wire.
+
+        Args:
+            idx: One of them, or a part; ``None`` for all.
+
+        Raises:
+            IndexError: There are not that many.
+        """
+        cache = list(self._engine.cache)
+        return cache if idx is None else cache[idx]
+
+    def get_server_addr(self) -> Any:
+        """The address of the server."""
+        return self.addr
+
+    def get_client_addr(self) -> Any:
+        """This client's own address; without NAT also what the server sees."""
+        return self._engine.own_address
+
+
+def read_answer(client: ClientLike, answer: ClientAnswer) -> dict[str, Any]:
+    """What the server said of another client.
+
+    Raises:
+        UnknownClient: Nobody of that kind is connected (a ``TypeError``).
+        Refused: The server does not tell.
+    """
+    if answer.info is not None:
+        return answer.info
+    if answer.refusal == "$NOEXIST$":
+        raise UnknownClient(f"no client {client!r:.80} is connected")
+    raise Refused(f"the server does not tell who {client!r:.80} is: {answer.refusal}")
+
+
+def spell_client(client: ClientLike) -> str:
+    """What the wire calls a client: its name, or ``ip:port``.
+
+    Raises:
+        InvalidClient: It is nothing that could name one.
+    """
+    if isinstance(client, dict) and "ip" in client:
+        client = client["ip"]
+    match client:
+        case str() as name:
+            return name
+        case (str() as host, int() as port):
+            return f"{host}:{port}"
+        case _:
+            raise InvalidClient(
+                f'a client is a name, "ip:port" or (ip, port), not {client!r:.80}'
+            )

@@ -1,0 +1,350 @@
+"""Who is on a server, and what is sent to them; may be called from any thread."""
+
+from __future__ import annotations
+
+__all__ = ("Members",)
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from hisock.engine.link import Link
+from hisock.engine.post import Post
+from hisock.engine.repeats import Repeats
+from hisock.engine.threads import StateLock, Turn
+from hisock.engine.waiting import wait_for_room
+from hisock.errors import (
+    HiSockError,
+    InvalidOption,
+    MessageTooLarge,
+    NotSendable,
+    SendTimeout,
+    ServerClosed,
+    WouldBlock,
+)
+from hisock.hub.outbox import STALL
+from hisock.hub.registry import Registry
+from hisock.hub.targets import find, find_group, search
+from hisock.session.connection import milliseconds
+from hisock.types import ClientInfo, Limits
+from hisock.wire import classic, compact
+from hisock.wire.frames import ClientAnswer, Joined, Left
+
+_log = logging.getLogger("hisock.server")
+
+
+class Members:
+    """The members of a server.
+
+    Args:
+        name: What the server is called in texts.
+        limits: How much may be sent.
+        lock: Guards the registry and the links.
+        turn: Who turns the server.
+        outgoing: When a send leaves.
+        settle: Called under the lock with a link that is behind or ended.
+        roster: Whether clients are told of each other.
+
+    Attributes:
+        registry: Who is here.
+        is_closed: Whether nobody will be any more.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        limits: Limits,
+        lock: StateLock,
+        turn: Turn,
+        outgoing: Post,
+        settle: Callable[[Link], None],
+        *,
+        roster: bool,
+    ) -> None:
+        self.registry: Registry[Link] = Registry()
+        self.is_closed = False
+        self.roster = roster
+        self._name = name
+        self._limits = limits
+        self._lock = lock
+        self._turn = turn
+        self._outgoing = outgoing
+        self._settle = settle
+        self._repeats = Repeats()
+        self._compact = compact.Writer(limits.message)
+        self._classic: dict[int, classic.Writer] = {}
+
+    def writer_for(self, link: Link) -> classic.Writer | compact.Writer:
+        """What encodes messages for a link; the same one for all of its kind."""
+        if link.connection.writes_compact:
+            return self._compact
+        header_len = link.connection.header_len
+        writer = self._classic.get(header_len)
+        if writer is None:
+            largest = self._limits.message
+            writer = classic.Writer(header_len, largest, by_client=False)
+            self._classic[header_len] = writer
+        return writer
+
+    # --- look-ups ------------------------------------------------------------------
+
+    def look_up(self, who: Any, stacklevel: int = 3) -> Link:
+        """The link of a client, with a warning if others have its name too.
+
+        Raises:
+            InvalidClient, UnknownClient: As ``hub.targets.find``.
+        """
+        with self._lock.reading:
+            link, warning = find(self.registry, who)
+        if warning:
+            warnings.warn(warning, UserWarning, stacklevel=stacklevel)
+        return link
+
+    def group(self, group: str) -> list[Link]:
+        """Everybody in a group.
+
+        Raises:
+            UnknownGroup: Nobody is.
+        """
+        with self._lock.reading:
+            return find_group(self.registry, group)
+
+    def in_group(self, group: str) -> list[Link]:
+        """Everybody in a group; nobody is no error."""
+        with self._lock.reading:
+            return self.registry.in_group(group)
+
+    def everybody(self) -> list[Link]:
+        """Everybody, the oldest first."""
+        with self._lock.reading:
+            return list(self.registry)
+
+    def answer(self, who: str) -> ClientAnswer:
+        """What a client is told that asks who somebody is."""
+        if not self.roster:
+            return ClientAnswer(None, "this server does not tell (roster=False)")
+        try:
+            with self._lock.reading:
+                member, _ = search(self.registry, who)
+                info = None if member is None else dict(member.info)
+        except ValueError as error:
+            return ClientAnswer(None, str(error))
+        return ClientAnswer(info, "$NOEXIST$")
+
+    # --- changes; under the lock ---------------------------------------------------
+
+    def change(self, link: Link, key: str, new: str | None) -> tuple[bool, str | None]:
+        """Give a member another name or group; whether it is one, and the old one."""
+        if not link.is_member:
+            return False, None
+        old: str | None = link.info[key]
+        change = self.registry.rename if key == "name" else self.registry.regroup
+        change(link, new)
+        return True, old
+
+    def join_group(self, link: Link, group: str) -> None:
+        """Put a member into a group beside its own.
+
+        Raises:
+            InvalidOption: It is in ``Limits.groups`` of them.
+        """
+        if not link.is_member:
+            return
+        limit = self._limits.groups
+        joined = self.registry.groups_of(link)
+        if 0 < limit <= len(joined) and group not in joined:
+            raise InvalidOption(f"{dict(link.info)} is in {len(joined)} groups already")
+        self.registry.join(link, group)
+
+    def leave_group(self, link: Link, group: str) -> None:
+        """Take a member out of a group, its own included."""
+        if link.is_member:
+            self.registry.leave(link, group)
+
+    # --- sending -------------------------------------------------------------------
+
+    def send_to(
+        self,
+        who: Any,
+        command: str | None,
+        content: Any,
+        ttl: float | None = None,
+        *,
+        stacklevel: int = 5,
+    ) -> None:
+        """Send to one client; outside a turn this waits while its outbox is full.
+
+        Raises:
+            InvalidClient, UnknownClient: As ``hub.targets.find``.
+            NotSendable, MessageTooLarge: The message cannot be sent.
+            SendTimeout: The client took nothing for 10 s.
+            ServerClosed: The server is.
+        """
+        link = who._member if isinstance(who, ClientInfo) else None
+        if link is None or link not in self.registry.members:
+            self.check_open()
+            link = self.look_up(who, stacklevel)
+        frame = link.writer.message(command, content, ttl and deadline(ttl))
+        if link.outbox.size and link.outbox.is_full and not self._turn.is_mine:
+            self._wait_for_room(link)
+        self._outgoing.send(link, frame)
+
+    def send_now(
+        self, link: Link, command: str | None, content: Any, ttl: float | None
+    ) -> None:
+        """Send to one client without waiting for room.
+
+        Raises:
+            NotSendable, MessageTooLarge: The message cannot be sent.
+            WouldBlock: Twice as much waits for it as may.
+        """
+        frame = link.writer.message(command, content, ttl and deadline(ttl))
+        if link.outbox.is_full and link.outbox.size >= 2 * self._limits.outbox:
+            raise WouldBlock(
+                f"{link.outbox.size} bytes wait for {dict(link.info)} already; await "
+                "what a send returns"
+            )
+        self._outgoing.send(link, frame)
+
+    def send_group(
+        self,
+        group: str,
+        command: str | None,
+        content: Any,
+        ttl: float | None = None,
+        exclude: Any = None,
+    ) -> None:
+        """Send to everybody in a group.
+
+        Raises:
+            UnknownGroup: Nobody is in it.
+            NotSendable, MessageTooLarge: The message cannot be sent.
+            ServerClosed: The server is.
+        """
+        self.check_open()
+        self.send_many(self.group(group), command, content, ttl, exclude)
+
+    def send_all(
+        self,
+        command: str | None,
+        content: Any,
+        ttl: float | None = None,
+        exclude: Any = None,
+    ) -> None:
+        """Send to everybody.
+
+        Raises:
+            NotSendable, MessageTooLarge: The message cannot be sent.
+            ServerClosed: The server is.
+        """
+        self.check_open()
+        self.send_many(self.everybody(), command, content, ttl, exclude)
+
+    def send_many(
+        self,
+        links: Collection[Link],
+        command: str | None,
+        content: Any,
+        ttl: float | None = None,
+        exclude: Any = None,
+    ) -> None:
+        """Send to some, encoded once for each encoding that is in use.
+
+        Raises:
+            NotSendable, MessageTooLarge: The message cannot be sent, to nobody at all.
+        """
+        until = None if ttl is None else deadline(ttl)
+        if exclude is not None:
+            left_out = self.left_out(exclude)
+            links = [link for link in links if link not in left_out]
+        # What cannot be sent on our own wire is the caller's mistake, even if nobody
+        # is there; what only an old client cannot take is that client's bad luck.
+        frames: dict[Any, bytes | None] = {
+            self._compact: self._compact.message(command, content, until)
+        }
+        problems: list[tuple[Link, HiSockError]] = []
+        for link in links:
+            writer = link.writer
+            if writer not in frames:
+                try:
+                    frames[writer] = writer.message(command, content)
+                except (NotSendable, MessageTooLarge) as error:
+                    frames[writer] = None
+                    problems.append((link, error))
+        self._lock.run(self._write, links, frames)
+        for link, error in problems:
+            if count := self._repeats.due(error.code):
+                text = "what was sent to many cannot reach %s (%d): %s"
+                _log.error(text, dict(link.info), count, error)
+
+    def _write(self, links: Iterable[Link], frames: dict[Any, bytes | None]) -> None:
+        for link in links:
+            frame = frames[link.writer]
+            if frame is not None:
+                self._outgoing.write(link, frame)
+
+    def tell_others(self, link: Link, frame: Joined | Left) -> None:
+        """Tell those who want to know who came or went."""
+        if not (self.roster and len(self.registry)):
+            return
+        links = [
+            other
+            for other in self.everybody()
+            if other is not link and other.wants_roster
+        ]
+        writers = {other.writer for other in links}
+        frames = {writer: writer.control(frame) for writer in writers}
+        self._lock.run(self._write, links, frames)
+
+    def left_out(self, exclude: Any) -> set[Link]:
+        """The links that ``exclude`` names: one client, or several."""
+        if isinstance(exclude, list | set | frozenset):
+            return {self.look_up(who, 6) for who in exclude}
+        if isinstance(exclude, tuple) and not _is_address(exclude):
+            return {self.look_up(who, 6) for who in exclude}
+        return {self.look_up(exclude, 6)}
+
+    def check_open(self) -> None:
+        """Refuse to go on after the end.
+
+        Raises:
+            ServerClosed: The server is.
+        """
+        if self.is_closed:
+            raise ServerClosed(f"{self._name} is closed")
+
+    def _wait_for_room(self, link: Link) -> None:
+        end = time.monotonic() + STALL
+        while link.outbox.is_full and link.is_open:
+            before = link.outbox.size
+            wait_for_room(link.sock, 0.1)
+            self._lock.run(self._push, link)
+            now = time.monotonic()
+            if link.outbox.size < before:
+                end = now + STALL
+            elif now >= end:
+                raise SendTimeout(
+                    f"{dict(link.info)} took nothing for {STALL:g} s while "
+                    f"{link.outbox.size} bytes were waiting for it"
+                )
+
+    def _push(self, link: Link) -> None:
+        link.flush()
+        self._settle(link)
+
+
+def deadline(ttl: float) -> int:
+    """When a life time of ``ttl`` seconds ends, as the wire writes it.
+
+    Raises:
+        InvalidOption: It is no time.
+    """
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not ttl > 0:
+        raise InvalidOption(f"a time is more than 0 seconds, not {ttl!r:.40}")
+    return milliseconds(time.monotonic() + ttl)
+
+
+def _is_address(who: tuple[Any, ...]) -> bool:
+    return len(who) == 2 and isinstance(who[1], int)

@@ -1,0 +1,267 @@
+"""What a client asks its server: calls, streams, who somebody is."""
+
+from __future__ import annotations
+
+__all__ = ("Questions",)
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from hisock.engine.asking import Stream, outcome, reader_for
+from hisock.engine.calls import SERVING
+from hisock.engine.inbox import Mail
+from hisock.engine.members import deadline
+from hisock.errors import (
+    LocalProtocolError,
+    Refused,
+    RemoteError,
+    RequestTimeout,
+    SendTimeout,
+)
+from hisock.session.requests import WINDOW, Asked
+from hisock.wire import compact
+from hisock.wire.classic import decode_answer
+from hisock.wire.frames import Cancel, ClientAnswer, Credit, Failure, GetClient
+
+if TYPE_CHECKING:
+    from hisock.engine.blocking import ClientEngine
+
+#: Calls inside one another that are served while their callers wait.
+_DEEPEST: Final = 16
+#: Seconds that an answer about another client may take.
+_ANSWER: Final = 5.0
+
+
+class Questions:
+    """The asking half of a client's engine.
+
+    Args:
+        engine: The engine.
+    """
+
+    __slots__ = ("_asking", "_depth", "_engine")
+
+    def __init__(self, engine: ClientEngine) -> None:
+        self._engine = engine
+        self._asking = threading.Lock()
+        self._depth = 0
+
+    # --- calls and streams -----------------------------------------------------
+
+    def call(self, command: str, content: Any, timeout: float | None, kind: Any) -> Any:
+        """What the server's handler returned; waits for it.
+
+        Raises:
+            RequestTimeout: No answer came in ``timeout`` seconds.
+            RemoteError, SessionLost, ConversionError: As ``asking.outcome``.
+        """
+        read = reader_for(kind)
+        end = None if timeout is None else time.monotonic() + timeout
+        self._agree(timeout)
+        asked = self.ask(command, content, timeout=timeout)
+        try:
+            while not asked.is_done:
+                left = None if end is None else end - time.monotonic()
+                if left is not None and left <= 0:
+                    raise RequestTimeout(
+                        f"no answer to {command!r:.80} came within {timeout:g} s"
+                    )
+                self.wait(asked, left)
+        except BaseException:
+            self.give_up(asked)
+            raise
+        return outcome(asked, read)
+
+    def stream(
+        self, command: str, content: Any, timeout: float | None, kind: Any
+    ) -> Stream[Any]:
+        """Begin a stream."""
+        read = reader_for(kind)
+        self._agree(timeout)
+        asked = self.ask(command, content, is_stream=True)
+        return Stream(self, asked, read, timeout)
+
+    def _agree(self, timeout: float | None) -> None:
+        """Wait until the server has answered, and can answer calls at all."""
+        engine = self._engine
+        if not engine.know_wire():
+            try:
+                engine.agree(30.0 if timeout is None else timeout)
+            except SendTimeout as error:
+                raise RequestTimeout(str(error)) from None
+        self.check_wire()
+
+    def check_wire(self) -> None:
+        """Refuse calls to a server that knows none.
+
+        Raises:
+            Refused: It is a server of hisock 1.1.
+        """
+        if not self._engine.link.connection.writes_compact:
+            raise Refused(
+                "the server speaks the wire of hisock 1.1, which has no calls and no "
+                "streams; use send() and recv()",
+                code="classic_wire",
+            )
+
+    def ask(
+        self,
+        command: str,
+        content: Any,
+        *,
+        is_stream: bool = False,
+        timeout: float | None = None,
+    ) -> Asked:
+        """Send a request.
+
+        Raises:
+            ReservedCommand, NotSendable, MessageTooLarge: It cannot be sent.
+            Overloaded: Too many are open.
+            ClientDisconnected: The connection has ended.
+        """
+        engine = self._engine
+        engine.flush()
+        if not (engine.is_usable and engine.link.is_open):
+            engine.raise_closed()
+        ttl = None if timeout is None else deadline(timeout)
+        packed = compact.raw_or_raise(content)
+        serving = SERVING.get()
+        within = serving[1] if serving and serving[0] is engine.link else None
+        asked = engine.lock.run(self._ask, command, packed, is_stream, ttl, within)
+        if asked is None:
+            raise LocalProtocolError(
+                "a signal handler cannot call while its own thread sends"
+            )
+        engine.see_off()
+        return asked  # type: ignore[no-any-return]  # of lock.run
+
+    def _ask(
+        self,
+        command: str,
+        packed: Any,
+        is_stream: bool,
+        ttl: int | None,
+        within: int | None,
+    ) -> Asked:
+        link = self._engine.link
+        requests = link.connection.requests
+        if requests is None:  # it ended just now
+            self._engine.raise_closed()
+        assert requests is not None
+        asked = requests.ask(command, is_stream=is_stream)
+        try:
+            frame = link.writer.request(
+                asked.id,
+                command,
+                packed,
+                stream=WINDOW if is_stream else 0,
+                ttl=ttl,
+                within=within,
+            )
+        except BaseException:
+            requests.forget(asked)
+            raise
+        link.send(frame)
+        return asked
+
+    def wait(self, asked: Asked, timeout: float | None) -> None:
+        """Wait a while for something to come; serves what is called within."""
+        engine = self._engine
+        seen = engine.pump.news
+        if asked.answers or asked.is_done:
+            return
+        if not engine.turn.claims or engine.turn.is_mine:
+            if self._serve_nested():
+                return
+            engine.check_waiting()
+        if not engine.is_usable and not asked.is_done:
+            engine.raise_closed()
+        engine.wait_more(timeout, seen)
+
+    def _serve_nested(self) -> bool:
+        """Run a call that the server makes on behalf of one that waits here."""
+        engine = self._engine
+        request = engine.lock.run(engine.search.find_nested)
+        if request is None:
+            return False
+        if self._depth >= _DEEPEST:
+            text = f"calls are nested more than {_DEEPEST} deep"
+            refusal = Failure(request.id, "overloaded", text)
+            engine.write(compact.encode(refusal))
+            return True
+        self._depth += 1
+        current, engine.outgoing.current = engine.outgoing.current, None
+        try:
+            engine.runner.run_request(engine.link, request, None)
+        finally:
+            self._depth -= 1
+            engine.outgoing.current = current
+        return True
+
+    def give_up(self, asked: Asked) -> None:
+        """Wait no longer for an answer, and tell the server."""
+        requests = self._engine.link.connection.requests
+        if requests is None or not self._engine.lock.run(requests.forget, asked):
+            return
+        self.tell(asked, Cancel(asked.id))
+
+    def tell(self, asked: Asked, frame: Credit | Cancel) -> None:
+        """Send what steers a stream."""
+        engine = self._engine
+        if engine.is_usable and engine.link.is_open:
+            engine.outgoing.send(engine.link, compact.encode(frame))
+
+    # --- who somebody is ---------------------------------------------------------
+
+    def who_is(self, who: str) -> ClientAnswer:
+        """Ask the server who somebody is.
+
+        Raises:
+            RequestTimeout: No answer came in 5 s.
+            ClientDisconnected: The connection has ended.
+        """
+        self._engine.flush()
+        try:
+            self._engine.agree(_ANSWER)
+        except SendTimeout:
+            text = f"the server did not answer within {_ANSWER:g} s"
+            raise RequestTimeout(text) from None
+        if not self._engine.link.connection.writes_compact:
+            return self._who_is_classic(who)
+        try:
+            info = self.call("$GETCLT$", who, _ANSWER, dict)
+        except RemoteError as error:
+            nobody = error.code == "unknown_client"
+            return ClientAnswer(None, "$NOEXIST$" if nobody else error.message)
+        if isinstance(info.get("ip"), list):
+            info["ip"] = tuple(info["ip"])
+        return ClientAnswer(info)
+
+    def _who_is_classic(self, who: str) -> ClientAnswer:
+        """Where the answer has no label.
+
+        One question at a time, and in order: what answers an earlier question, whose
+        asker has given up, is thrown away first.
+        """
+        engine = self._engine
+        with self._asking:
+            end = time.monotonic() + _ANSWER
+            engine.write(engine.link.writer.control(GetClient(who)))
+            engine.search.answers_due += 1
+            while True:
+                left = max(0.0, end - time.monotonic())
+                try:
+                    mail = engine.receive(_is_answer, left)
+                except RequestTimeout:
+                    text = f"the server did not answer within {_ANSWER:g} s"
+                    raise RequestTimeout(text) from None
+                engine.search.answers_due -= 1
+                if not engine.search.answers_due:
+                    answer = decode_answer(mail.whole())
+                    assert answer is not None
+                    return answer
+
+
+def _is_answer(mail: Mail) -> bool:
+    return not mail.is_packed and decode_answer(mail.whole()) is not None

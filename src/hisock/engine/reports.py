@@ -1,0 +1,87 @@
+"""What went wrong in handlers: raised, given to ``on_error``, or logged."""
+
+from __future__ import annotations
+
+__all__ = ("Reports",)
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from hisock.engine.calls import explain_conversion
+from hisock.engine.inbox import Mail
+from hisock.engine.repeats import Repeats
+from hisock.errors import ConversionError, HandlerError, UnknownCommand
+from hisock.handlers.dispatch import unknown_command
+from hisock.handlers.table import HandlerEntry, HandlerTable
+
+
+class Reports:
+    """The one place where a server or client tells of failures.
+
+    Args:
+        name: What the server or client is called in texts.
+        table: The handlers, ``on_error`` among them.
+        log: Where it goes when nobody else wants it.
+        raises: Whether an exception comes out of the turn instead.
+    """
+
+    __slots__ = ("_log", "_name", "_raises", "_repeats", "_table")
+
+    def __init__(
+        self, name: str, table: HandlerTable, log: logging.Logger, *, raises: bool
+    ) -> None:
+        self._name = name
+        self._table = table
+        self._log = log
+        self._raises = raises
+        self._repeats = Repeats()
+
+    def failed(self, client: Any, entry: HandlerEntry, error: Exception) -> None:
+        """A handler raised, or its message could not be converted."""
+        error = explain_conversion(entry, error)
+        if self._raises:
+            raise error
+        where = entry.signature.where
+        who = "" if client is None else f" for {dict(client)}"
+        if self._table.on_error is not None:
+            text = f"handler {where} failed{who}: {error}"
+            self._tell(HandlerError(text, client, entry.command, where), error)
+        elif isinstance(error, ConversionError):
+            if count := self._repeats.due(entry.command):
+                text = "a message%s was refused (%d): %s"
+                self._log.warning(text, who.replace(" for", " of"), count, error)
+        else:
+            self._log.error("handler %s failed%s", where, who, exc_info=error)
+
+    def failed_alone(self, function: Callable[..., Any], error: Exception) -> None:
+        """What ``every`` calls raised."""
+        if self._raises:
+            raise error
+        where = getattr(function, "__qualname__", repr(function))
+        if self._table.on_error is not None:
+            text = f"{where} failed: {error}"
+            self._tell(HandlerError(text, None, "", where), error)
+        else:
+            self._log.error("%s failed", where, exc_info=error)
+
+    def unclaimed(self, client: Any, mail: Mail) -> None:
+        """A server's message that nobody handles; ``message`` may still see it."""
+        if self._table.event("message") is not None:
+            return
+        command = mail.command or ""
+        if self._table.on_error is not None:
+            text = f"{self._name}: {unknown_command(self._table, command)}"
+            self._tell(UnknownCommand(text, client, command), None)
+        elif count := self._repeats.due(command[:64]):
+            text = unknown_command(self._table, command)
+            self._log.warning("%s: %s (%d)", self._name, text, count)
+
+    def _tell(self, report: HandlerError, error: Exception | None) -> None:
+        report.__cause__ = error
+        function = self._table.on_error
+        assert function is not None
+        try:
+            function(report)
+        except Exception:
+            self._log.exception("on_error itself failed, told of: %s", report)

@@ -1,0 +1,163 @@
+"""Finds, among what a client has read, the next message that no handler takes."""
+
+from __future__ import annotations
+
+__all__ = ("Search",)
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hisock.engine.inbox import Mail
+from hisock.errors import RemoteProtocolError
+from hisock.handlers.dispatch import NoHandler, resolve
+from hisock.session.connection import Messages
+from hisock.wire import compact
+from hisock.wire.classic import decode_answer
+from hisock.wire.frames import Bye, Message, Request
+
+if TYPE_CHECKING:
+    from hisock.engine.blocking import ClientEngine
+
+
+class Search:
+    """Looks through what waits, in order of arrival; under the lock.
+
+    Args:
+        engine: The engine whose inboxes these are.
+
+    Attributes:
+        heard_goodbye: Whether a goodbye was among it: nothing will come after.
+        answers_due: Answers to ``$GETCLT$`` on the classic wire that are on their way;
+            nobody else may take them.
+    """
+
+    __slots__ = ("_engine", "answers_due", "heard_goodbye")
+
+    def __init__(self, engine: ClientEngine) -> None:
+        self._engine = engine
+        self.heard_goodbye = False
+        self.answers_due = 0
+
+    def find(self, wanted: Callable[[Mail], bool] | None) -> Mail | None:
+        """Take the first message that nobody handles and that is wanted."""
+        engine = self._engine
+        inbox = engine.link.inbox
+        if len(inbox) == 1 and wanted is None and not engine.inbox.mails:
+            # What a dialogue usually finds (bench/ping_pong.py).
+            event = inbox[0]
+            if (
+                type(event) is Messages
+                and len(event.bodies) == 1
+                and not event.place
+                and event is not engine.outgoing.current
+                and not (self.answers_due or engine.cache.maxlen)
+            ):
+                mail = self._mail(event.bodies[0], is_packed=event.is_packed)
+                if mail is not None:
+                    inbox.clear()
+                return mail
+        if engine.inbox.mails:
+            kept = engine.inbox.take(partial(self._is_wanted, wanted=wanted))
+            if kept is not None:
+                return kept
+        if engine.outgoing.current is not None and not engine.turn.is_mine:
+            return None  # the other thread's turn sorts out what it has begun
+        for event in list(inbox):
+            if isinstance(event, Messages):
+                found = self._find_in(event, wanted)
+                if found is not None:
+                    return found
+        return None
+
+    def _find_in(
+        self, event: Messages, wanted: Callable[[Mail], bool] | None
+    ) -> Mail | None:
+        bodies = event.bodies
+        engine = self._engine
+        for index in range(max(event.place, event.searched), len(bodies)):
+            mail = self._mail(bodies[index], is_packed=event.is_packed)
+            if mail is None:
+                if index == event.searched:
+                    event.searched = index + 1
+            elif self._is_wanted(mail, wanted):
+                self.take_out(event, index)
+                if wanted is None and engine.cache.maxlen:
+                    engine.remember(mail)
+                return mail
+        return None
+
+    def take_out(self, event: Messages, index: int) -> None:
+        """Take one body out of the middle of what a read brought."""
+        event.size -= len(event.bodies[index])
+        del event.bodies[index]
+        if not event.bodies and event is not self._engine.outgoing.current:
+            self._engine.link.inbox.remove(event)
+
+    def _is_wanted(self, mail: Mail, wanted: Callable[[Mail], bool] | None) -> bool:
+        if wanted is not None:
+            return wanted(mail)
+        # While somebody waits for the answer to a question, it is not for others.
+        return not (
+            self.answers_due
+            and not mail.is_packed
+            and decode_answer(mail.whole()) is not None
+        )
+
+    def _mail(self, body: bytes, *, is_packed: bool) -> Mail | None:
+        """What was read as mail, if nobody handles it."""
+        return self._packed(body) if is_packed else self._text(body)
+
+    def _text(self, body: bytes) -> Mail | None:
+        table = self._engine.table
+        if body[:1] != b"$":
+            handled = table.find(body) is not None or table.everything is not None
+            return None if handled else Mail(None, body)
+        try:
+            found = resolve(table, body, by_client=False)
+        except RemoteProtocolError:
+            return None  # its turn comes, and ends the connection
+        if isinstance(found, Bye):
+            self.heard_goodbye = True
+        if not isinstance(found, NoHandler) or table.everything is not None:
+            return None
+        return Mail(None, body)
+
+    def _packed(self, body: bytes) -> Mail | None:
+        table = self._engine.table
+        try:
+            frame = compact.decode(body)
+        except RemoteProtocolError:
+            return None  # its turn comes, and ends the connection
+        match frame:
+            case Message(command, content, ttl):
+                handled = table.get(command) is not None or (
+                    command is not None and table.everything is not None
+                )
+                if handled or self._engine.is_expired(ttl):
+                    return None
+                return Mail(command, bytes(content), is_packed=True)
+            case Bye():
+                self.heard_goodbye = True
+        return None
+
+    def find_nested(self) -> Request | None:
+        """Take out the first call that is made on behalf of one of ours."""
+        asked = self._engine.link.connection.requests
+        if asked is None or not asked.asked:
+            return None
+        for event in list(self._engine.link.inbox):
+            if not isinstance(event, Messages) or not event.is_packed:
+                continue
+            for index in range(event.place, len(event.bodies)):
+                body = event.bodies[index]
+                if body[1] != 2:  # the kind of a request
+                    continue
+                try:
+                    frame = compact.decode(body)
+                except RemoteProtocolError:
+                    continue
+                if isinstance(frame, Request) and frame.within in asked.asked:
+                    self.take_out(event, index)
+                    return frame
+        return None

@@ -1,0 +1,387 @@
+"""What every server shows its users, whatever turns it; no I/O of its own."""
+
+from __future__ import annotations
+
+__all__ = ("Group", "ServerFace", "ServerOptions", "spell_address")
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from typing import Any, Literal, TypedDict
+
+from hisock.engine.dial import listen_at, parse_address
+from hisock.engine.face import Face
+from hisock.engine.inquiry import Inquiry
+from hisock.engine.link import Link
+from hisock.engine.serve import ServerEngine
+from hisock.errors import InvalidOption, UnknownClient
+from hisock.handlers.table import CLIENT_EVENTS
+from hisock.types import ClientInfo, ClientLike, Limits, _Session
+from hisock.wire.classic import check_header_len
+from hisock.wire.frames import Hello
+from hisock.wire.payload import check_name
+
+_WIRES = frozenset({"classic", "compact"})
+
+
+class ServerOptions(TypedDict, total=False):
+    """The keyword options of every way to make a server."""
+
+    tls: dict[str, Any] | str | None
+    limits: Limits | None
+    errors: Literal["log", "raise"]
+    roster: bool
+    wires: tuple[str, ...] | None
+
+
+class ServerFace(Face):
+    """The base of all servers; the arguments are ``HiSockServer``'s."""
+
+    _side = "server"
+    _others_events = CLIENT_EVENTS
+    _engine: ServerEngine
+
+    def __init__(
+        self,
+        addr: Any,
+        blocking: bool = True,
+        max_connections: int = 0,
+        header_len: int = 16,
+        tls: dict[str, Any] | str | None = None,
+        *,
+        limits: Limits | None = None,
+        errors: Literal["log", "raise"] = "log",
+        roster: bool = True,
+        wires: tuple[str, ...] | None = None,
+    ) -> None:
+        address = None if addr is None else parse_address(addr)
+        self.header_len = check_header_len(header_len)
+        _check_options(max_connections, tls, errors)
+        chosen = _check_wires(wires)
+        listener = None if address is None else listen_at(address)
+        self.addr = None if listener is None else _name_of(listener)
+        self._blocking = blocking
+        self._known = set()
+        self._groups: dict[str, Group] = {}
+        self._engine = ServerEngine(
+            listener,
+            name=f"{type(self).__name__} {spell_address(self.addr)}",
+            limits=limits or Limits(),
+            max_connections=max_connections,
+            errors=errors,
+            roster=roster,
+            wires=chosen,
+        )
+        self._engine.describe = _describer(self)
+        self._table = self._engine.table
+        self._members = self._engine.members
+        self._inquiry = Inquiry(self._engine)
+
+    def __str__(self) -> str:
+        return f"<{type(self).__name__} serving at {spell_address(self.addr)}>"
+
+    __repr__ = __str__
+
+    def __len__(self) -> int:
+        """How many clients there are."""
+        return len(self._engine.registry)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[ClientInfo]:
+        """Every client, the oldest first.
+
+        .. versionadded:: 4.0
+        """
+        return iter([link.info for link in self._members.everybody()])
+
+    @property
+    def clients(self) -> Mapping[Any, ClientInfo]:
+        """Socket → client, live and read-only; ``get_all_clients`` is friendlier."""
+        return _Clients(self._engine)
+
+    @property
+    def clients_rev(self) -> Mapping[tuple[Any, str | None, str | None], Any]:
+        """``(ip, name, group)`` → socket, live and read-only."""
+        return _ClientsReversed(self._engine)
+
+    def get_client(self, client: ClientLike) -> dict[str, Any]:
+        """A dictionary with a client's ``ip``, ``name``, ``group`` and ``socket``.
+
+        Raises:
+            InvalidClient, UnknownClient: As ``send_client``.
+        """
+        return _describe(self._members.look_up(client))
+
+    def get_group(self, group: str) -> list[dict[str, Any]]:
+        """Such a dictionary for everybody in a group.
+
+        Raises:
+            UnknownGroup: Nobody is in it (a ``TypeError``).
+        """
+        return [_describe(link) for link in self._members.group(group)]
+
+    def get_all_clients(
+        self, key: str | Callable[[dict[str, Any]], object] | None = None
+    ) -> list[Any]:
+        """Such a dictionary for every client.
+
+        Args:
+            key: ``"ip"``, ``"name"``, ``"group"`` or ``"socket"`` gives these alone;
+                a callable keeps the clients for which it is true.
+
+        Raises:
+            InvalidOption: ``key`` is another string.
+        """
+        clients = [_describe(link) for link in self._members.everybody()]
+        if isinstance(key, str):
+            if key not in ("ip", "name", "group", "socket"):
+                raise InvalidOption(f"key is ip, name, group or socket, not {key!r}")
+            return [client[key] for client in clients]
+        if key is not None:
+            return [client for client in clients if key(client)]
+        return clients
+
+    def client(self, who: ClientLike) -> ClientInfo:
+        """The object that handlers get of a client.
+
+        Raises:
+            InvalidClient, UnknownClient: As ``send_client``.
+
+        .. versionadded:: 4.0
+        """
+        return self._members.look_up(who).info
+
+    def group(self, name: str) -> Group:
+        """A live handle on a group, which may be empty.
+
+        Raises:
+            InvalidName: That is no group.
+
+        .. versionadded:: 4.0
+        """
+        if check_name(name, self._engine.limits.name) is None:
+            raise InvalidOption("group() needs the name of a group, not None")
+        return self._groups.setdefault(name, Group(self, name))
+
+    def get_addr(self) -> Any:
+        """The address the server really listens at."""
+        return self.addr
+
+    def stats(self) -> dict[str, int]:
+        """Counters, as a plain dictionary.
+
+        .. versionadded:: 4.0
+        """
+        links = list(self._engine.pump.links)
+        requests = [r for link in links if (r := link.connection.requests)]
+        return {
+            "clients": len(self._engine.registry),
+            "connections": len(links),
+            "buffered_bytes": sum(link.outbox.size for link in links),
+            "open_calls": sum(len(r.asked) for r in requests),
+            "late_replies": sum(r.late for r in requests),
+            "expired_messages": self._engine.answers.expired,
+        }
+
+    def _groups_of(self, link: Link) -> frozenset[str]:
+        with self._engine.lock.reading:
+            return self._engine.registry.groups_of(link)
+
+    def _change_groups(self, client: ClientLike, group: str, verb: str) -> None:
+        check_name(group, self._engine.limits.name)
+        link = self._members.look_up(client, 4)
+        change = self._members.join_group
+        if verb == "leave":
+            change = self._members.leave_group
+        self._engine.lock.run(change, link, group)
+
+    @property
+    def _in_async(self) -> Any:
+        """The awaitable verbs for ``async def`` handlers, on any server."""
+        from hisock.engine.awaiting import ServerVerbs  # asyncio, which is there by now
+
+        return ServerVerbs(self._engine, self._inquiry, self)
+
+
+class Group:
+    """A group of a server's clients, as a live handle that may be empty.
+
+    Iterate over it, ask for its ``len``, or whether a client is ``in`` it. What is sent
+    to nobody does nothing.
+
+    Attributes:
+        name: Of the group.
+        data: Whatever the program wants to remember of it.
+
+    .. versionadded:: 4.0
+    """
+
+    def __init__(self, server: ServerFace, name: str) -> None:
+        self._engine = server._engine
+        self._inquiry = server._inquiry
+        self._owner = weakref.ref(server)
+        self.name = name
+        self.data: dict[Any, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<Group {self.name!r} of {len(self)}>"
+
+    def __len__(self) -> int:
+        return len(self._engine.members.in_group(self.name))
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[ClientInfo]:
+        return iter([link.info for link in self._engine.members.in_group(self.name)])
+
+    def __contains__(self, client: object) -> bool:
+        try:
+            link = self._engine.members.look_up(client)
+        except (UnknownClient, ValueError):
+            return False
+        return link in self._engine.members.in_group(self.name)
+
+    def send(
+        self,
+        command: str,
+        content: object = b"",
+        *,
+        ttl: float | None = None,
+        exclude: Any = None,
+    ) -> None:
+        """Send a command with content to everybody in it.
+
+        Raises:
+            ReservedCommand, NotSendable, MessageTooLarge, ServerClosed: As
+                ``HiSockServer.send_client``.
+        """
+        members = self._engine.members
+        members.check_open()
+        links = members.in_group(self.name)
+        members.send_many(links, command, content, ttl, exclude)
+
+    def call(
+        self,
+        command: str,
+        content: object = None,
+        *,
+        timeout: float | None = 5.0,
+        type: Any = None,
+        exclude: Any = None,
+    ) -> Any:
+        """Call everybody in it; see ``HiSockServer.call_group``."""
+        server = self._owner()
+        if server is None:
+            self._engine.members.check_open()
+        return server.call_group(  # type: ignore[union-attr]  # just looked
+            self.name, command, content, timeout=timeout, type=type, exclude=exclude
+        )
+
+
+def spell_address(address: Any) -> str:
+    """An address for texts."""
+    if address is None:
+        return "no address"
+    if isinstance(address, tuple):
+        host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
+        return f"{host}:{address[1]}"
+    return str(address)
+
+
+def _name_of(listener: Any) -> Any:
+    """Where a socket really listens."""
+    name = listener.getsockname()
+    return name[:2] if isinstance(name, tuple) else f"unix:{name}"
+
+
+def _describer(face: ServerFace) -> Callable[[Link, Hello], ClientInfo]:
+    """What makes a ``ClientInfo``; without a way back that would keep the face alive."""
+    numbers = count(1)
+    me = weakref.ref(face)
+
+    def describe(link: Link, hello: Hello) -> ClientInfo:
+        info = ClientInfo(link.address[:2], hello.name, hello.group)
+        info._member = link
+        info._session = _Session(next(numbers), me)
+        return info
+
+    return describe
+
+
+def _check_options(max_connections: object, tls: object, errors: object) -> None:
+    if isinstance(max_connections, bool) or not isinstance(max_connections, int):
+        raise InvalidOption(f"max_connections is a number, not {max_connections!r}")
+    if max_connections < 0:
+        raise InvalidOption(f"max_connections is 0 or more, not {max_connections}")
+    if errors not in ("log", "raise"):
+        raise InvalidOption(f'errors is "log" or "raise", not {errors!r}')
+    if tls is not None:
+        raise InvalidOption(
+            f"tls={tls!r} would not encrypt anything: hisock 1.1 never did, and this "
+            "version does not yet. Leave it out, and let a VPN or an SSH tunnel carry "
+            "what must stay secret"
+        )
+
+
+def _check_wires(wires: object) -> frozenset[str]:
+    """The wires that are to be spoken.
+
+    Raises:
+        InvalidOption: There is no such wire, or none is left.
+    """
+    if wires is None:
+        return _WIRES
+    if isinstance(wires, str) or not isinstance(wires, tuple | list | set | frozenset):
+        raise InvalidOption(f'wires is like ("classic", "compact"), not {wires!r:.80}')
+    chosen = frozenset(wires)
+    if not chosen or not chosen <= _WIRES:
+        raise InvalidOption(f'wires are "classic" and "compact", not {wires!r:.80}')
+    return chosen
+
+
+def _describe(link: Link) -> dict[str, Any]:
+    return {**link.info, "socket": link.sock}
+
+
+class _Clients(Mapping[Any, ClientInfo]):
+    def __init__(self, engine: ServerEngine) -> None:
+        self._engine = engine
+
+    def _table(self) -> dict[Any, ClientInfo]:
+        return {link.sock: link.info for link in self._engine.members.everybody()}
+
+    def __getitem__(self, key: Any) -> ClientInfo:
+        return self._table()[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._table())
+
+    def __len__(self) -> int:
+        return len(self._engine.registry)
+
+    def __repr__(self) -> str:
+        return repr(self._table())
+
+
+class _ClientsReversed(Mapping[tuple[Any, str | None, str | None], Any]):
+    def __init__(self, engine: ServerEngine) -> None:
+        self._engine = engine
+
+    def _table(self) -> dict[tuple[Any, str | None, str | None], Any]:
+        links = self._engine.members.everybody()
+        return {tuple(link.info.values()): link.sock for link in links}
+
+    def __getitem__(self, key: tuple[Any, str | None, str | None]) -> Any:
+        return self._table()[key]
+
+    def __iter__(self) -> Iterator[tuple[Any, str | None, str | None]]:
+        return iter(self._table())
+
+    def __len__(self) -> int:
+        return len(self._engine.registry)
+
+    def __repr__(self) -> str:
+        return repr(self._table())

@@ -1,0 +1,172 @@
+"""Coroutine handlers: an asyncio loop, ours turned by hand, or the program's own.
+
+The one place besides ``watch`` that imports asyncio, and only where a handler needs it.
+"""
+
+from __future__ import annotations
+
+__all__ = ("Tasks",)
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Final
+
+from hisock.engine.calls import Done
+from hisock.engine.link import Link
+from hisock.session.requests import Answering
+from hisock.wire import compact
+from hisock.wire.frames import End
+
+#: Seconds between two looks at sockets that asyncio cannot watch on this system, or at
+#: a peer whose buffer is full.
+_LOOK: Final = 0.01
+
+
+class Tasks:
+    """The tasks of one engine.
+
+    Args:
+        wake: Tells the engine, from any thread, that something has finished.
+        loop: The loop that the program runs; without one, a loop of our own that
+            ``turn`` runs for a moment.
+    """
+
+    def __init__(
+        self,
+        wake: Callable[[], None],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._wake = wake
+        self._own = loop is None
+        self.loop = loop or asyncio.SelectorEventLoop()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._watched: int | None = None
+
+    def spawn(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        context: contextvars.Context,
+        done: Done,
+    ) -> None:
+        """Run a coroutine; ``done`` gets what it came to."""
+        task = self.loop.create_task(coroutine, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, done))
+
+    def _ended(self, done: Done, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            done(None, asyncio.CancelledError())
+        elif (error := task.exception()) is not None:
+            done(None, error)
+        else:
+            done(task.result(), None)
+        self._wake()
+        if self._own:
+            self.loop.stop()
+
+    # --- turned by hand --------------------------------------------------------------
+
+    def turn(self, fd: int | None, timeout: float | None) -> None:
+        """Run the loop until a socket of the engine is ready, a task has ended, or
+        ``timeout`` seconds have passed.
+
+        Args:
+            fd: What becomes readable when a socket is ready; ``None`` where the system
+                has no such thing.
+            timeout: Seconds; ``None`` for as long as it takes.
+        """
+        loop = self.loop
+        if fd is not None and self._watched != fd:
+            loop.add_reader(fd, loop.stop)
+            self._watched = fd
+        if fd is None:
+            timeout = _LOOK if timeout is None else min(timeout, _LOOK)
+        alarm: asyncio.Handle | None = None
+        if timeout is not None:
+            alarm = loop.call_later(timeout, loop.stop)
+            if timeout <= 0:
+                alarm.cancel()
+                alarm = loop.call_soon(loop.stop)
+        try:
+            loop.run_forever()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+
+    def close(self) -> None:
+        """Cancel what still runs, and wait for it where the loop is ours."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if not self._own:
+            return
+        if self._watched is not None:
+            self.loop.remove_reader(self._watched)
+        if tasks:
+            self.loop.run_until_complete(asyncio.wait(tasks))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+    # --- streams -------------------------------------------------------------------
+
+    def produce(
+        self,
+        link: Link,
+        answering: Answering,
+        items: Any,
+        context: contextvars.Context,
+        send: Callable[[Link, bytes], None],
+        fail: Callable[[Exception], None],
+    ) -> None:
+        """Send what an async generator yields, as credit comes."""
+        news = asyncio.Event()
+        running = self._produce(link, answering, items, news, send)
+        task = self.loop.create_task(running, context=context)
+        self._tasks.add(task)
+
+        def look() -> None:
+            if answering.is_over:
+                task.cancel()
+            news.set()
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and isinstance(task.exception(), Exception):
+                fail(task.exception())  # type: ignore[arg-type]  # just looked
+            self._wake()
+
+        answering.wake = partial(self.call_soon, look)
+        task.add_done_callback(ended)
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call a function in the loop, from any thread."""
+        try:
+            self.loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            pass  # the loop is closed: nobody waits any more
+
+    async def _produce(
+        self,
+        link: Link,
+        answering: Answering,
+        items: Any,
+        news: asyncio.Event,
+        send: Callable[[Link, bytes], None],
+    ) -> None:
+        try:
+            async for item in items:
+                while not answering.credit:
+                    news.clear()
+                    await news.wait()
+                while link.outbox.is_full and not answering.is_over:
+                    await asyncio.sleep(_LOOK)
+                answering.credit -= 1
+                send(link, link.writer.item(answering.id, item))
+        finally:
+            await items.aclose()
+        requests = link.connection.requests
+        if requests is not None and requests.finish(answering):
+            send(link, compact.encode(End(answering.id)))

@@ -1,0 +1,214 @@
+"""Lets the program's own asyncio loop watch an engine; any loop will do.
+
+Where a loop cannot watch a descriptor (Windows' Proactor) a thread waits in its place.
+"""
+
+from __future__ import annotations
+
+__all__ = ("ClientWatch", "ServerWatch")
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from hisock.engine.blocking import ClientEngine
+from hisock.engine.serve import ServerEngine
+from hisock.engine.tasks import Tasks
+from hisock.engine.waiting import Waiter
+from hisock.errors import ClientDisconnected
+
+#: Seconds after which a waiting thread looks whether it is still needed.
+_LOOK: Final = 0.25
+
+
+class _Watch:
+    """Turns an engine whenever there is something to do, in the loop.
+
+    Args:
+        loop: The running loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._thread = threading.get_ident()
+        self._due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.is_over = False
+        #: Set once nothing more will happen.
+        self.ended = asyncio.Event()
+
+    def ring(self) -> None:
+        """Turn soon; from any thread."""
+        if threading.get_ident() == self._thread:
+            self._soon()
+        else:
+            with suppress(RuntimeError):  # the loop is closed
+                self.loop.call_soon_threadsafe(self._soon)
+
+    def _soon(self) -> None:
+        if not (self._due or self.is_over):
+            self._due = True
+            self.loop.call_soon(self._turn_due)
+
+    def _turn_due(self) -> None:
+        self._due = False
+        self.turn()
+
+    def turn(self) -> None:
+        """One turn of the engine."""
+        raise NotImplementedError
+
+    def _again(self, patience: float | None) -> None:
+        """Turn again after that many seconds, at the latest."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if patience is None or self.is_over:
+            return
+        if patience <= 0:
+            self._soon()
+        else:
+            self._timer = self.loop.call_later(patience, self.turn)
+
+    def _over(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self.ended.set()
+
+
+class ServerWatch(_Watch):
+    """Turns a server's engine in the running loop."""
+
+    def __init__(self, engine: ServerEngine, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._engine = engine
+        self._fd = engine.pump.fileno
+        #: What came out of a turn that lets exceptions out.
+        self.error: Exception | None = None
+        engine.tasks = Tasks(engine.wake, loop)
+        engine.waker = self.ring
+        try:
+            if self._fd is None:
+                raise NotImplementedError
+            loop.add_reader(self._fd, self.turn)
+        except NotImplementedError:
+            self._fd = None
+            _wait_in_thread(lambda: engine.pump.read_more(_LOOK), self)
+        self.ring()
+
+    def turn(self) -> None:
+        """One turn, that does not wait."""
+        engine = self._engine
+        if self.is_over:
+            return
+        try:
+            engine.turn_in_loop()
+        except Exception as error:
+            self.error = error
+            self.ended.set()
+        if engine.is_closed:
+            self._over()
+        else:
+            self._again(engine.patience())
+
+    def stop(self) -> None:
+        """Watch no longer; the engine closes its descriptor next."""
+        if self._fd is not None and not self.loop.is_closed():
+            self.loop.remove_reader(self._fd)
+        self._over()
+
+
+class ClientWatch(_Watch):
+    """Turns a client's engine in the running loop."""
+
+    def __init__(self, engine: ClientEngine, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._engine = engine
+        self._fd: int | None = engine.link.fd
+        self._writes = False
+        #: Set once both sides know which wire is spoken.
+        self.agreed = asyncio.Event()
+        engine.tasks = Tasks(engine.wake, loop)
+        engine.waker = self.ring
+        try:
+            loop.add_reader(engine.link.fd, self.turn)
+        except NotImplementedError:
+            self._fd = None
+            waiter = Waiter(engine.link.sock)
+            _wait_in_thread(lambda: waiter.wait(_LOOK, writing=False), self)
+
+    def turn(self) -> None:
+        """One turn, that does not wait."""
+        engine = self._engine
+        if self.is_over:
+            return
+        with suppress(ClientDisconnected):
+            engine.turn_in_loop()
+        if engine.know_wire() or not engine.is_usable:
+            self.agreed.set()
+        if not engine.is_usable or engine.link.is_over:
+            self.stop()
+            return
+        self.look_for_room()
+        self._again(engine.pace.patience(None) if engine.pace.is_set else None)
+
+    def look_for_room(self) -> None:
+        """Watch for room as long as something waits to be written."""
+        wants = self._engine.link.outbox.size > 0
+        if wants is self._writes or self.is_over:
+            return
+        self._writes = wants
+        if self._fd is None:
+            if wants:
+                self.loop.call_later(0.005, self._flush)
+        elif wants:
+            self.loop.add_writer(self._fd, self._flush)
+        else:
+            self.loop.remove_writer(self._fd)
+
+    def _flush(self) -> None:
+        engine = self._engine
+        engine.lock.run(engine.link.flush)
+        if self._fd is None:
+            self._writes = False
+        self.look_for_room()
+        if not engine.link.is_open:
+            self.ring()
+
+    def stop(self) -> None:
+        """Watch no longer; the engine closes its socket next."""
+        if self._fd is not None and not self.loop.is_closed():
+            self.loop.remove_reader(self._fd)
+            if self._writes:
+                self.loop.remove_writer(self._fd)
+        self.agreed.set()
+        self._over()
+
+
+def _wait_in_thread(wait: Callable[[], object], watch: _Watch) -> None:
+    """Wait in a thread, and have the loop turn whenever that has come to something."""
+    done = threading.Event()
+
+    def turn() -> None:
+        try:
+            watch.turn()
+        finally:
+            done.set()
+
+    def run() -> None:
+        while not watch.is_over:
+            wait()
+            done.clear()
+            try:
+                watch.loop.call_soon_threadsafe(turn)
+            except RuntimeError:
+                return  # the loop is closed
+            while not done.wait(_LOOK):
+                if watch.is_over:
+                    return
+
+    threading.Thread(target=run, name="hisock watch", daemon=True).start()

@@ -1,0 +1,373 @@
+"""Our own wire: a length of four bytes, then one MessagePack array ``[kind, ...]``.
+
+Cuts bytes into frames and says what they mean; who may say what, and when, is decided
+in ``session`` and ``engine``. ``docs/wire.md`` draws the bytes.
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "ACTS_AT_ONCE",
+    "HEADER_LEN",
+    "NONE",
+    "Decoder",
+    "Writer",
+    "decode",
+    "encode",
+    "header",
+    "malformed",
+    "pack",
+    "raw",
+    "raw_or_raise",
+)
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, msgpack
+
+from hisock.errors import MessageTooLarge, NotSendable, RemoteProtocolError
+from hisock.wire.buffer import PieceBuffer
+from hisock.wire.frames import PackedFrame
+from hisock.wire.payload import prefix_of
+
+#: Bytes of the length before each frame, the most significant first.
+HEADER_LEN: Final = 4
+#: The largest length that the header can hold.
+LARGEST: Final = 2**32 - 1
+#: ``None`` as it is written.
+NONE: Final = b"\xc0"
+#: Kinds that never wait behind a handler: replies and what steers streams, acks, pings.
+ACTS_AT_ONCE: Final = frozenset({3, 4, 5, 6, 7, 8, 32, 33, 34})
+
+_MESSAGE: Final = 1
+#: From here on the second byte of an array is not its kind, but part of its length.
+_ARRAY_16: Final = 0xDC
+#: Reserved commands that are calls of hisock's own.
+_OWN_REQUESTS: Final = frozenset({"$GETCLT$"})
+#: Headers seen before, for all decoders together, as on the classic wire.
+_LENGTHS: Final[dict[bytes, int]] = {}
+_REMEMBERED: Final = 4096
+
+
+def _plain(value: Any) -> Any:
+    """Text, bytes and numbers of a type of its own, as what they are."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bytes):
+        return bytes(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    raise TypeError(f"objects of type {type(value).__name__} are not known")
+
+
+def _no_extension(code: int, data: memoryview) -> Any:
+    raise msgspec.ValidationError(f"extension {code} is not part of the wire")
+
+
+class _Kind(msgspec.Struct, array_like=True):
+    """The beginning of any frame; the rest of it is not even looked at."""
+
+    kind: int
+
+
+_encode: Final = msgpack.Encoder(enc_hook=_plain).encode
+_kind: Final = msgpack.Decoder(_Kind).decode
+_decode: Final[Callable[[bytes], PackedFrame]] = msgpack.Decoder(
+    PackedFrame, ext_hook=_no_extension
+).decode
+_MALFORMED: Final = (
+    msgspec.MsgspecError,
+    RecursionError,
+    UnicodeDecodeError,
+)
+
+
+def header(length: int) -> bytes:
+    """The length of a frame as it is written before it."""
+    return length.to_bytes(HEADER_LEN, "big")
+
+
+class Writer:
+    """Writes messages; one for all peers of this wire.
+
+    Args:
+        largest: Bytes of the largest message that is allowed; 0 for any.
+    """
+
+    __slots__ = ("_headers", "_largest", "_prefixes")
+
+    is_compact = True
+
+    def __init__(self, largest: int) -> None:
+        self._largest = min(largest or LARGEST, LARGEST)
+        self._headers: dict[int, bytes] = {}
+        self._prefixes: dict[str | None, bytes] = {None: b"\x93\x01\xc0"}
+
+    def message(
+        self, command: str | None, content: Any, ttl: int | None = None
+    ) -> bytes:
+        """A command with its content, or raw content.
+
+        Args:
+            command: ``None`` for raw content.
+            content: What ``pack`` takes.
+            ttl: When it is no longer wanted, in milliseconds of our clock.
+
+        Raises:
+            ReservedCommand, NotSendable, MessageTooLarge: It cannot be sent.
+        """
+        prefix = self._prefixes.get(command)
+        if prefix is None:
+            prefix = self._learn(command)
+        try:
+            payload = _encode(content)
+        except Exception as error:
+            raise _not_sendable(content, error) from error
+        if ttl is not None:
+            payload += _encode(ttl)
+            prefix = b"\x94" + prefix[1:]
+        size = len(prefix) + len(payload)
+        head = self._headers.get(size)
+        if head is None:
+            head = self._header(size)
+        return head + prefix + payload
+
+    def control(self, frame: PackedFrame) -> bytes:
+        """What is not a message.
+
+        Raises:
+            NotSendable, MessageTooLarge: It cannot be sent.
+        """
+        try:
+            body = _encode(frame)
+        except Exception as error:
+            raise _not_sendable(frame, error) from error
+        return (self._headers.get(len(body)) or self._header(len(body))) + body
+
+    def request(
+        self,
+        number: int,
+        command: str,
+        content: Any,
+        *,
+        stream: int = 0,
+        ttl: int | None = None,
+        within: int | None = None,
+    ) -> bytes:
+        """A ``Request``.
+
+        Raises:
+            ReservedCommand, NotSendable, MessageTooLarge: It cannot be sent.
+        """
+        if command not in self._prefixes and command not in _OWN_REQUESTS:
+            self._learn(command)
+        frame = (2, number, command, content, stream, ttl, within)
+        return self._framed(frame, content)
+
+    def reply(self, number: int, content: Any) -> bytes:
+        """A ``Reply``.
+
+        Raises:
+            NotSendable, MessageTooLarge: It cannot be sent.
+        """
+        return self._framed((3, number, content), content)
+
+    def item(self, number: int, content: Any) -> bytes:
+        """An ``Item`` of a stream.
+
+        Raises:
+            NotSendable, MessageTooLarge: It cannot be sent.
+        """
+        return self._framed((5, number, content), content)
+
+    def _framed(self, frame: tuple[Any, ...], content: Any) -> bytes:
+        try:
+            body = _encode(frame)
+        except Exception as error:
+            raise _not_sendable(content, error) from error
+        return (self._headers.get(len(body)) or self._header(len(body))) + body
+
+    def _learn(self, command: str | None) -> bytes:
+        assert command is not None
+        prefix_of(command)  # the same commands as on the classic wire
+        prefix = b"\x93\x01" + _encode(command)
+        if len(self._prefixes) < _REMEMBERED:
+            self._prefixes[command] = prefix
+        return prefix
+
+    def _header(self, size: int) -> bytes:
+        if size > self._largest:
+            raise MessageTooLarge(
+                f"the message has {size} bytes, the limit is {self._largest}; "
+                "send it in pieces, or raise Limits.message on both sides"
+            )
+        head = header(size)
+        if len(self._headers) < _REMEMBERED:
+            self._headers[size] = head
+        return head
+
+
+class Decoder:
+    """Cuts a stream of bytes into frames.
+
+    Args:
+        largest: Bytes of the largest frame that is accepted; 0 for any.
+    """
+
+    __slots__ = ("_buffer", "_is_cut", "_largest")
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest or LARGEST
+        self._buffer = PieceBuffer()
+        self._is_cut = False
+
+    def feed(self, data: bytes, frames: list[bytes], at_once: list[bytes]) -> None:
+        """Append every frame that is now complete to where it belongs.
+
+        One pass over the read (bench/one_way.py).
+
+        Args:
+            data: What was read.
+            frames: Gets what takes effect in order, when its turn comes.
+            at_once: Gets what does not wait behind handlers (``ACTS_AT_ONCE``).
+
+        Raises:
+            RemoteProtocolError: A length is over the limit, or a frame does not begin
+                like one. The lists have what came before it.
+        """
+        whole = data
+        if self._is_cut:
+            joined = self._buffer.join(data)
+            if joined is None:
+                return
+            whole = joined
+            self._is_cut = False
+        known = _LENGTHS.get
+        largest = self._largest
+        append = frames.append
+        size = len(whole)
+        at = 0
+        missing = 0
+        while at < size:
+            start = at + HEADER_LEN
+            length = known(whole[at:start])
+            if length is None or length > largest:
+                if start > size:
+                    missing = start - size
+                    break
+                length = self._length(whole[at:start])
+            end = start + length
+            if end > size:
+                missing = end - size
+                break
+            if whole[start + 1] == _MESSAGE and whole[start] < _ARRAY_16:
+                append(whole[start:end])
+            else:
+                frame = whole[start:end]
+                (at_once if _kind_of(frame) in ACTS_AT_ONCE else frames).append(frame)
+            at = end
+        if at < size:
+            self._is_cut = True
+            self._buffer.keep(whole[at:] if at else whole, missing)
+
+    def _length(self, head: bytes) -> int:
+        """Read a header that was not seen before."""
+        length = int.from_bytes(head, "big")
+        if length > self._largest:
+            raise RemoteProtocolError(
+                f"a frame of {length} bytes was announced, the limit is {self._largest}"
+            )
+        if length < 2:  # the shortest array with a kind in it
+            raise RemoteProtocolError(f"a frame has no {length} bytes")
+        if len(_LENGTHS) >= _REMEMBERED:
+            _LENGTHS.clear()
+        _LENGTHS[head] = length
+        return length
+
+
+def _kind_of(frame: bytes) -> int:
+    """The kind of a frame; the rest of it is looked at when its turn comes."""
+    first, second = frame[0], frame[1]
+    if 0x91 <= first <= 0x9F and second < 0x80:
+        return second
+    # Another way of writing the same is allowed, and as rare.
+    try:
+        return _kind(frame).kind
+    except _MALFORMED as error:
+        raise malformed(error) from error
+
+
+def decode(frame: bytes) -> PackedFrame:
+    """What a frame says; its content stays packed.
+
+    Raises:
+        RemoteProtocolError: Its kind is unknown, or it lacks an element or has one of
+            another type.
+    """
+    try:
+        return _decode(frame)
+    except _MALFORMED as error:
+        raise malformed(error) from error
+
+
+def malformed(error: Exception) -> RemoteProtocolError:
+    """What to say of bytes that are no frame, or no MessagePack."""
+    if isinstance(error, RecursionError):
+        return RemoteProtocolError("a frame is nested too deeply")
+    return RemoteProtocolError(f"a frame is broken: {error}")
+
+
+def encode(frame: PackedFrame) -> bytes:
+    """A short frame with its header."""
+    body = _encode(frame)
+    return header(len(body)) + body
+
+
+def pack(content: Any) -> bytes:
+    """Content as it is written.
+
+    Raises:
+        NotSendable: It is of a kind that cannot be.
+    """
+    try:
+        return _encode(content)
+    except Exception as error:
+        raise _not_sendable(content, error) from error
+
+
+def raw_or_raise(content: Any) -> Raw:
+    """Content that is packed already, for a frame.
+
+    Raises:
+        NotSendable: It cannot be sent.
+    """
+    return Raw(pack(content))
+
+
+def raw(content: Any) -> Raw:
+    """Content inside a frame that ``encode`` writes; ``None`` if it cannot be sent."""
+    try:
+        return Raw(_encode(content))
+    except Exception:
+        return Raw(NONE)
+
+
+def _not_sendable(content: Any, error: Exception) -> NotSendable:
+    kind = type(content).__name__
+    match error:
+        case OverflowError():
+            text = "cannot send an integer of more than 64 bits; send it as text"
+        case RecursionError():
+            text = f"cannot send this {kind}: it is too deep, or contains itself"
+        case UnicodeEncodeError():
+            text = f"cannot send text that is not Unicode: {error.reason}"
+        case _:
+            text = (
+                f"cannot send this {kind}: {error}; content is bytes, str, int, float, "
+                "bool, None, list, tuple, dict, a dataclass or what msgspec converts"
+            )
+    return NotSendable(text)
