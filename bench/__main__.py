@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
-from bench import one_way, ping_pong, single_send
+from bench import (
+    calls,
+    large,
+    one_way,
+    ping_pong,
+    single_send,
+    streams,
+    threaded,
+    typed,
+)
 
-_ALL = {"one_way": one_way, "ping_pong": ping_pong, "single_send": single_send}
+#: Each benchmark, and how much of it is enough to see that it runs.
+_ALL: dict[str, tuple[Any, int]] = {
+    "one_way": (one_way, 2_000),
+    "single_send": (single_send, 2_000),
+    "ping_pong": (ping_pong, 1_000),
+    "typed": (typed, 2_000),
+    "calls": (calls, 1_000),
+    "large": (large, 20),
+    "streams": (streams, 1_000),
+    "threaded": (threaded, 100),
+}
 
 
 def main() -> None:
@@ -17,11 +37,11 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="small and quick")
     chosen = parser.parse_args()
     began = time.perf_counter()
-    for name, benchmark in _ALL.items():
+    for name, (benchmark, enough) in _ALL.items():
         if chosen.only and name not in chosen.only:
             continue
         if chosen.smoke:
-            benchmark.main(amount=2_000, runs=1)
+            benchmark.main(amount=enough, runs=1)
         else:
             benchmark.main()
     print(f"\n{time.perf_counter() - began:.0f} s")

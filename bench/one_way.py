@@ -1,6 +1,7 @@
-"""One client streams 64-byte command messages into a handler.
+"""One client streams 64-byte command messages into a handler, on the wire of 1.1.
 
-The baseline is one bare ``sendall`` for each message, drained without parsing.
+The baseline is one bare ``sendall`` for each message, drained without parsing. Our own
+wire is measured in ``typed``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import socket
 import time
 from multiprocessing.connection import Connection
 
-from bench.peers import Pair, Subject, compare
+from bench.peers import Pair, Subject, compare, settle
 from hisock import connect, start_server
 
 _COMMAND = "move"
@@ -19,12 +20,12 @@ _CONTENT = b"x" * (64 - len(_COMMAND) - 1)
 _FRAME = b"64".ljust(16) + _COMMAND.encode() + b" " + _CONTENT
 
 
-def raw_server(pipe: Connection, amount: int) -> None:
+def raw_server(pipe: Connection, amount: int, size: int = len(_FRAME)) -> None:
     """Drain bytes; time from the first to the last."""
     listener = socket.create_server(("127.0.0.1", 0))
     pipe.send(listener.getsockname()[1])
     sock, _ = listener.accept()
-    left = amount * len(_FRAME)
+    left = amount * size
     buffer = bytearray(256 * 1024)
     left -= sock.recv_into(buffer)
     began = time.perf_counter()
@@ -33,19 +34,20 @@ def raw_server(pipe: Connection, amount: int) -> None:
     pipe.send(amount / (time.perf_counter() - began))
 
 
-def raw_client(pipe: Connection, amount: int) -> None:
+def raw_client(pipe: Connection, amount: int, size: int = len(_FRAME)) -> None:
     """One ``sendall`` a message."""
+    frame = bytes(size)
     sock = socket.create_connection(("127.0.0.1", pipe.recv()))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for _ in range(amount):
-        sock.sendall(_FRAME)
+        sock.sendall(frame)
     sock.shutdown(socket.SHUT_WR)
     sock.recv(1)
 
 
 def our_server(pipe: Connection, amount: int) -> None:
     """A handler counts; ``run()`` is turned by hand, as in the 1.1 manual."""
-    server = start_server(("127.0.0.1", 0))
+    server = start_server(("127.0.0.1", 0), wires=("classic",))
     count = 0
     began = 0.0
 
@@ -66,6 +68,7 @@ def our_server(pipe: Connection, amount: int) -> None:
 def our_batching_client(pipe: Connection, amount: int) -> None:
     """Many sends, few writes."""
     client = connect(("127.0.0.1", pipe.recv()))
+    settle(client)
     with client.batch():
         for _ in range(amount):
             client.send(_COMMAND, _CONTENT)
@@ -75,6 +78,7 @@ def our_batching_client(pipe: Connection, amount: int) -> None:
 def our_single_client(pipe: Connection, amount: int) -> None:
     """Every send on its own."""
     client = connect(("127.0.0.1", pipe.recv()))
+    settle(client)
     for _ in range(amount):
         client.send(_COMMAND, _CONTENT)
     client.close()
@@ -83,7 +87,7 @@ def our_single_client(pipe: Connection, amount: int) -> None:
 def main(amount: int = 500_000, runs: int = 5) -> dict[str, float]:
     """Measure and print; the ratios."""
     return compare(
-        "one way, 64 B, messages",
+        "one way, 64 B, classic wire, messages",
         Pair(raw_server, raw_client, measured_by_server=True),
         [
             Subject(

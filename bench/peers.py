@@ -6,7 +6,7 @@ that a machine which slows down slows both.
 
 from __future__ import annotations
 
-__all__ = ("Pair", "Subject", "compare", "pin")
+__all__ = ("Pair", "Subject", "compare", "pin", "settle")
 
 import multiprocessing
 import os
@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
+
+from hisock import HiSockClient
 
 #: One end: gets a pipe to its parent and how much to do.
 End: TypeAlias = Callable[[Connection, int], None]
@@ -49,6 +51,12 @@ def pin(core: int | None) -> None:
         os.sched_setaffinity(0, {core % (os.cpu_count() or 1)})
 
 
+def settle(client: HiSockClient) -> None:
+    """Wait until both sides know which wire is spoken."""
+    while client.wire is None:
+        client.update(timeout=0.01)
+
+
 def _end(end: End, pipe: Connection, amount: int, core: int | None) -> None:
     pin(core)
     end(pipe, amount)
@@ -62,12 +70,14 @@ def _measure(pair: Pair, amount: int, cores: tuple[int | None, int | None]) -> f
         target=_end, args=(pair.server, server_end, amount, cores[0]), daemon=True
     )
     server.start()
+    server_end.close()  # an end that fails is then noticed at once
     port = server_pipe.recv()
     client_pipe.send(port)
     client = _processes.Process(
         target=_end, args=(pair.client, client_end, amount, cores[1]), daemon=True
     )
     client.start()
+    client_end.close()
     pipe = server_pipe if pair.measured_by_server else client_pipe
     if not pipe.poll(60):
         server.kill()
@@ -109,7 +119,7 @@ def compare(
             figures.setdefault(subject.name, []).append(figure)
             ratios[subject.name].append(figure / raw)
     print(f"\n{title} ({amount} each, {runs} runs, medians)")
-    print(f"  {'raw sockets':34}{statistics.median(figures['raw sockets']):>12,.0f}/s")
+    print(f"  {'raw sockets':40}{statistics.median(figures['raw sockets']):>12,.0f}/s")
     result: dict[str, Any] = {}
     for subject in subjects:
         ratio = statistics.median(ratios[subject.name])
@@ -117,7 +127,7 @@ def compare(
         seen = statistics.median(figures[subject.name])
         verdict = "" if ratio >= subject.goal else "  BELOW"
         print(
-            f"  {subject.name:34}{seen:>12,.0f}/s  {ratio:6.2f} x raw"
+            f"  {subject.name:40}{seen:>12,.0f}/s  {ratio:6.2f} x raw"
             f"  (goal {subject.goal:g}){verdict}"
         )
     return result

@@ -1,4 +1,7 @@
-"""Round trips between the blocking client and ``server.run()``."""
+"""Round trips between the blocking client and ``server.run()``, on the wire of 1.1.
+
+Calls, which only our own wire has, are measured in ``calls``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import socket
 import time
 from multiprocessing.connection import Connection
 
-from bench.peers import Pair, Subject, compare
+from bench.peers import Pair, Subject, compare, settle
 from hisock import ClientInfo, connect, start_server
 
 _FRAME = b"x" * 64
@@ -38,7 +41,7 @@ def raw_client(pipe: Connection, amount: int) -> None:
 
 def our_server(pipe: Connection, amount: int) -> None:
     """A handler sends back what it gets."""
-    server = start_server(("127.0.0.1", 0))
+    server = start_server(("127.0.0.1", 0), wires=("classic",))
 
     @server.on("ping")
     def ping(client: ClientInfo, message: bytes) -> None:
@@ -52,6 +55,7 @@ def our_server(pipe: Connection, amount: int) -> None:
 def our_client(pipe: Connection, amount: int) -> None:
     """Send, wait, again."""
     client = connect(("127.0.0.1", pipe.recv()))
+    settle(client)
     began = time.perf_counter()
     for _ in range(amount):
         client.send("ping", _CONTENT)
@@ -66,14 +70,14 @@ def main(amount: int = 20_000, runs: int = 7) -> dict[str, float]:
     ours = Pair(our_server, our_client)
     return {
         **compare(
-            "ping-pong, 64 B, two cores, round trips",
+            "ping-pong, 64 B, classic wire, two cores, round trips",
             raw,
             [Subject("hisock, two cores", ours, 0.9)],
             amount=amount,
             runs=runs,
         ),
         **compare(
-            "ping-pong, 64 B, one core, round trips",
+            "ping-pong, 64 B, classic wire, one core, round trips",
             raw,
             [Subject("hisock, one core", ours, 0.6)],
             amount=amount,

@@ -42,9 +42,9 @@ def nothing_left_behind() -> Iterator[None]:
 def _open_sockets(engine: Any) -> list[Any]:
     """The sockets that an engine still holds."""
     if isinstance(engine, ClientEngine):
-        sockets = [engine._link.sock]
+        sockets = [engine.link.sock]
     else:
-        sockets = [engine._pump._listener, *(link.sock for link in engine._pump.links)]
+        sockets = [engine.pump._listener, *(link.sock for link in engine.pump.links)]
     return [sock for sock in sockets if sock.fileno() >= 0]
 
 

@@ -294,7 +294,7 @@ def test_a_close_in_a_batch_does_not_wait_for_a_server_that_is_behind() -> None:
     """``close`` takes about a second, even with a full outbox and inside a batch."""
     with served(blocking=True, buffer=4096, limits=Limits(outbox=1000)) as (client, _):
         sender = Task(lambda: client.send("big", bytes(15_000_000)))
-        eventually(lambda: client._engine._link.outbox.size, "it is behind")
+        eventually(lambda: client._engine.link.outbox.size, "it is behind")
         began = time.monotonic()
 
         def close() -> None:

@@ -322,7 +322,7 @@ def test_an_interrupted_event_happens_once(event: str) -> None:
                 with pytest.raises(KeyboardInterrupt):
                     turn(server, lambda: False, "an interrupt")
             turn(server, lambda: not len(server), "it is gone")
-        turn(server, lambda: not server._engine._pump.links, "its socket is closed")
+        turn(server, lambda: not server._engine.pump.links, "its socket is closed")
         assert runs == ["ann"]
         assert said == [b"1", b"2"]
 

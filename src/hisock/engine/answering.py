@@ -75,7 +75,7 @@ class Answers:
             case GetClient(who):
                 self._reply(link, engine.members.answer(who))
             case Roster(on):
-                link.wants_roster = on
+                engine.members.set_roster(link, on=on)
             case Groups(join, leave):
                 self._regroup(link, join, leave)
             case _:

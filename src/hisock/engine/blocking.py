@@ -204,12 +204,13 @@ class ClientEngine:
 
     def _turn_in_loop(self) -> None:
         try:
-            self.lock.run(self._read_now)
+            self.lock.run(self.read_now)
             self._work()
         finally:
             self._rest()
 
-    def _read_now(self) -> None:
+    def read_now(self) -> None:
+        """Read once, without waiting; under the lock."""
         link = self.link
         if link.wants_reading and not link.is_over:
             link.read()
@@ -252,6 +253,10 @@ class ClientEngine:
             ran = True
         if self._dispatch(one=one):
             ran = True
+        if self.link.is_busy and self.link.inbox:
+            while (request := self.lock.run(self.search.find_nested)) is not None:
+                self.runner.run_nested(self.link, request, None)
+                ran = True
         if self.pace.is_set and not self._closed:
             spawn = self.spawn if self.tasks is not None else None
             if self.pace.work(self.reports.failed_alone, spawn):
@@ -453,12 +458,7 @@ class ClientEngine:
         if not (self.is_usable and self.link.is_open):
             self.raise_closed()
         self.pump.try_pump(0.0)
-        may_leave = (
-            type(content) is bytes
-            and ttl is None
-            and (command is not None or b" " not in content)
-        )
-        if may_leave and not self.know_wire():
+        if self.may_leave(command, content, ttl) and not self.know_wire():
             frame = self.link.writer.message(command, content)
             if self.link.outbox.is_full:
                 self._wait_for_room()
@@ -467,6 +467,14 @@ class ClientEngine:
                 return
         self.agree(STALL)
         self.send(command, content, ttl)
+
+    def may_leave(self, command: str | None, content: Any, ttl: float | None) -> bool:
+        """Whether a message means the same on both wires."""
+        return (
+            type(content) is bytes
+            and ttl is None
+            and (command is not None or b" " not in content)
+        )
 
     def _write_early(self, frame: bytes) -> bool:
         """Write a classic frame, unless the wire was settled just now."""
@@ -648,9 +656,7 @@ class ClientEngine:
         if self.pid != os.getpid():
             self.link.drop()  # the connection is still the parent's
             return
-        if collected := self.batches.take():
-            self.lock.run(self.outgoing.write, self.link, collected)
-        self.lock.run(self.end, "closed by this program")
+        self._say_goodbye()
         end = time.monotonic() + linger
         link = self.link
         while not link.is_over and self._over is None:
@@ -658,6 +664,21 @@ class ClientEngine:
             if left <= 0:
                 break
             self.pump.pump(left, self.pump.news)
+        self.drop()
+
+    def begin_close(self) -> None:
+        """Say goodbye; ``drop`` ends it."""
+        self._closed = True
+        self.is_usable = False
+        self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        if collected := self.batches.take():
+            self.lock.run(self.outgoing.write, self.link, collected)
+        self.lock.run(self.end, "closed by this program")
+
+    def drop(self) -> None:
+        """Let go of everything."""
         self.workers.close()
         self.pump.drop()
         self.pump.announce()

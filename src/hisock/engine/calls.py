@@ -37,6 +37,9 @@ SERVING: Final[contextvars.ContextVar[tuple[Link, int] | None]] = (
     contextvars.ContextVar("hisock_serving", default=None)
 )
 
+#: Calls inside one another that are served while their callers wait.
+_DEEPEST: Final = 16
+
 #: What a handler came to: a result, or what it raised.
 Done = Callable[[Any, BaseException | None], None]
 
@@ -171,7 +174,7 @@ class Runner:
         # Hot path: bench/one_way.py.
         find = self._table.packed.get
         unsent = self._post.unsent
-        decode = compact.decode
+        decode = compact.decode_from_client if self._by_client else compact.decode
         ran = False
         for body in rest:
             try:
@@ -240,13 +243,15 @@ class Runner:
         command, content = frame.command, frame.content
         if frame.ttl is not None and self._owner.is_expired(link, frame.ttl):
             return False
+        if command is None:
+            return self._run_raw(link, content, client)
         entry = self._table.get(command)
         ran = True
         mail = Mail(command, bytes(content), is_packed=True)
         if entry is not None:
             who = _colour(entry, client)
             self.start(link, entry, partial(entry.call_packed, who, content))
-        elif command is not None and (entry := self._table.everything) is not None:
+        elif (entry := self._table.everything) is not None:
             who = _colour(entry, client)
             call = partial(entry.call_packed, who, command, content)
             self.start(link, entry, call)
@@ -254,6 +259,24 @@ class Runner:
             ran = False
             self._owner.unclaimed(link, mail)
         return self._after(link, partial(self._owner.seen, link, mail.whole)) or ran
+
+    def _run_raw(self, link: Link, content: Any, client: Any) -> bool:
+        """Raw content; as on the classic wire a command that it begins with counts."""
+        mail = Mail(None, bytes(content), is_packed=True)
+        try:
+            body = mail.whole()
+        except RemoteProtocolError as error:
+            self._owner.broken(link, error)
+            return False
+        found = self._table.find(body)
+        if found is None:
+            self._owner.unclaimed(link, mail)
+        else:
+            entry, text = found
+            who = _colour(entry, client)
+            self.start(link, entry, partial(entry.call, who, text))
+        seen = self._after(link, partial(self._owner.seen, link, lambda: body))
+        return seen or found is not None
 
     def run_request(self, link: Link, frame: Request, client: Any) -> bool:
         """Answer a call or a stream; whether a handler ran."""
@@ -272,6 +295,16 @@ class Runner:
             self._owner.finish(link, answering)
             return False
         return self._answer(link, frame, answering, client)
+
+    def run_nested(
+        self, link: Link, frame: Request, client: Any, depth: int = 0
+    ) -> None:
+        """Answer a call that is made on behalf of one of ours, out of order."""
+        if max(depth, link.depth) <= _DEEPEST:
+            self.run_request(link, frame, client)
+            return
+        text = f"calls are nested more than {_DEEPEST} deep"
+        self._owner.send(link, compact.encode(Failure(frame.id, "overloaded", text)))
 
     def _answer(
         self, link: Link, frame: Request, answering: Answering, client: Any
@@ -492,11 +525,17 @@ def _failure(number: int, error: BaseException) -> Failure:
     match error:
         case CommandError():
             data = compact.raw(error.data)
-            return Failure(number, str(error.code), error.message, data)
+            code, text = _clean(error.code), _clean(error.message)
+            return Failure(number, code, text, data)
         case ConversionError() | NotSendable() | MessageTooLarge():
-            return Failure(number, error.code, str(error))
+            return Failure(number, error.code, _clean(error))
         case _:
             return Failure(number, "handler_failed", "")
+
+
+def _clean(text: object) -> str:
+    """Text that can be written as UTF-8, whatever a handler made of it."""
+    return str(text).encode(errors="replace").decode()
 
 
 def explain_conversion(entry: HandlerEntry, error: Exception) -> Exception:

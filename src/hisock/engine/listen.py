@@ -54,7 +54,7 @@ class Pump:
         *,
         compact: bool = True,
     ) -> None:
-        self._listener = listener
+        self._listener: socket.socket | None = None
         self._compact = compact
         self._callers = 0
         self._limits = limits
@@ -72,8 +72,15 @@ class Pump:
         self.links: dict[Link, None] = {}
         #: Links whose inbox waits for its turn.
         self.ready: deque[Link] = deque()
+        #: Links that got something while a handler of theirs still runs.
+        self.busy: dict[Link, None] = {}
         if listener is not None:
-            self._drive.watch(listener.fileno(), self._on_accept, None)
+            self.listen(listener)
+
+    def listen(self, listener: socket.socket) -> None:
+        """Accept connections from a listening socket."""
+        self._listener = listener
+        self._drive.watch(listener.fileno(), self._on_accept, None)
 
     @property
     def fileno(self) -> int | None:
@@ -226,10 +233,8 @@ class Pump:
             lock.is_busy = True
             try:
                 link.read()
-                if (
-                    not (link.has_joined and link.connection.is_open)
-                    or link.outbox.size
-                ):
+                is_usual = link.has_joined and link.connection.is_open
+                if not is_usual or link.outbox.size or link.is_busy:
                     if link in self.links:
                         self._attend(link)
                 elif not link.is_ready and link.inbox:
@@ -259,6 +264,8 @@ class Pump:
         if link.inbox and not (link.is_ready or link.is_busy):
             link.is_ready = True
             self.ready.append(link)
+        if link.inbox and link.is_busy:
+            self.busy[link] = None
         link.is_paused = link.is_busy and link.is_overfed(self._limits)
         if link.is_over:
             self._forget(link)

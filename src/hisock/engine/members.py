@@ -298,6 +298,19 @@ class Members:
         frames = {writer: writer.control(frame) for writer in writers}
         self._lock.run(self._write, links, frames)
 
+    def set_roster(self, link: Link, *, on: bool) -> None:
+        """Tell a client from now on who joins and leaves, or no longer."""
+        self._lock.run(self._set_roster, link, on)
+
+    def _set_roster(self, link: Link, on: bool) -> None:
+        if on and not link.wants_roster and self.roster and link.is_member:
+            # It asked a moment late: those who came after it are news all the same.
+            members = list(self.registry)
+            for other in members[members.index(link) + 1 :]:
+                frame = link.writer.control(Joined(dict(other.info)))
+                self._outgoing.write(link, frame)
+        link.wants_roster = on
+
     def left_out(self, exclude: Any) -> set[Link]:
         """The links that ``exclude`` names: one client, or several."""
         if isinstance(exclude, list | set | frozenset):

@@ -27,8 +27,6 @@ from hisock.wire.frames import Cancel, ClientAnswer, Credit, Failure, GetClient
 if TYPE_CHECKING:
     from hisock.engine.blocking import ClientEngine
 
-#: Calls inside one another that are served while their callers wait.
-_DEEPEST: Final = 16
 #: Seconds that an answer about another client may take.
 _ANSWER: Final = 5.0
 
@@ -146,7 +144,7 @@ class Questions:
     ) -> Asked:
         link = self._engine.link
         requests = link.connection.requests
-        if requests is None:  # it ended just now
+        if requests is None or not link.is_open:  # it ended just now
             self._engine.raise_closed()
         assert requests is not None
         asked = requests.ask(command, is_stream=is_stream)
@@ -185,15 +183,10 @@ class Questions:
         request = engine.lock.run(engine.search.find_nested)
         if request is None:
             return False
-        if self._depth >= _DEEPEST:
-            text = f"calls are nested more than {_DEEPEST} deep"
-            refusal = Failure(request.id, "overloaded", text)
-            engine.write(compact.encode(refusal))
-            return True
         self._depth += 1
         current, engine.outgoing.current = engine.outgoing.current, None
         try:
-            engine.runner.run_request(engine.link, request, None)
+            engine.runner.run_nested(engine.link, request, None, self._depth)
         finally:
             self._depth -= 1
             engine.outgoing.current = current
@@ -252,16 +245,22 @@ class Questions:
             while True:
                 left = max(0.0, end - time.monotonic())
                 try:
-                    mail = engine.receive(_is_answer, left)
+                    mail = engine.receive(self.is_answer, left)
                 except RequestTimeout:
                     text = f"the server did not answer within {_ANSWER:g} s"
                     raise RequestTimeout(text) from None
                 engine.search.answers_due -= 1
                 if not engine.search.answers_due:
-                    answer = decode_answer(mail.whole())
-                    assert answer is not None
-                    return answer
+                    return self.read_answer(mail)
 
+    @staticmethod
+    def is_answer(mail: Mail) -> bool:
+        """Whether this is what a server of 1.1 says of another client."""
+        return not mail.is_packed and decode_answer(mail.whole()) is not None
 
-def _is_answer(mail: Mail) -> bool:
-    return not mail.is_packed and decode_answer(mail.whole()) is not None
+    @staticmethod
+    def read_answer(mail: Mail) -> ClientAnswer:
+        """What it says."""
+        answer = decode_answer(mail.whole())
+        assert answer is not None
+        return answer

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ("Search",)
+__all__ = ("Search", "take_nested")
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hisock.engine.inbox import Mail
+from hisock.engine.link import Link
 from hisock.errors import RemoteProtocolError
 from hisock.handlers.dispatch import NoHandler, resolve
 from hisock.session.connection import Messages
@@ -18,6 +19,9 @@ from hisock.wire.frames import Bye, Message, Request
 
 if TYPE_CHECKING:
     from hisock.engine.blocking import ClientEngine
+
+#: The kind of a request, as its second byte.
+_REQUEST: Final = 2
 
 
 class Search:
@@ -81,18 +85,11 @@ class Search:
                 if index == event.searched:
                     event.searched = index + 1
             elif self._is_wanted(mail, wanted):
-                self.take_out(event, index)
+                take_out(engine.link, event, index, engine.outgoing.current)
                 if wanted is None and engine.cache.maxlen:
                     engine.remember(mail)
                 return mail
         return None
-
-    def take_out(self, event: Messages, index: int) -> None:
-        """Take one body out of the middle of what a read brought."""
-        event.size -= len(event.bodies[index])
-        del event.bodies[index]
-        if not event.bodies and event is not self._engine.outgoing.current:
-            self._engine.link.inbox.remove(event)
 
     def _is_wanted(self, mail: Mail, wanted: Callable[[Mail], bool] | None) -> bool:
         if wanted is not None:
@@ -130,34 +127,58 @@ class Search:
         except RemoteProtocolError:
             return None  # its turn comes, and ends the connection
         match frame:
+            case Message(None, content, _):
+                return self._raw(bytes(content))
             case Message(command, content, ttl):
-                handled = table.get(command) is not None or (
-                    command is not None and table.everything is not None
-                )
-                if handled or self._engine.is_expired(ttl):
+                handled = table.get(command) or table.everything
+                if handled is not None or self._engine.is_expired(ttl):
                     return None
                 return Mail(command, bytes(content), is_packed=True)
             case Bye():
                 self.heard_goodbye = True
         return None
 
+    def _raw(self, content: bytes) -> Mail | None:
+        mail = Mail(None, content, is_packed=True)
+        try:
+            return None if self._engine.table.find(mail.whole()) else mail
+        except RemoteProtocolError:
+            return None  # its turn comes, and ends the connection
+
     def find_nested(self) -> Request | None:
         """Take out the first call that is made on behalf of one of ours."""
-        asked = self._engine.link.connection.requests
-        if asked is None or not asked.asked:
-            return None
-        for event in list(self._engine.link.inbox):
-            if not isinstance(event, Messages) or not event.is_packed:
-                continue
-            for index in range(event.place, len(event.bodies)):
-                body = event.bodies[index]
-                if body[1] != 2:  # the kind of a request
-                    continue
-                try:
-                    frame = compact.decode(body)
-                except RemoteProtocolError:
-                    continue
-                if isinstance(frame, Request) and frame.within in asked.asked:
-                    self.take_out(event, index)
-                    return frame
+        return take_nested(self._engine.link, self._engine.outgoing.current)
+
+
+def take_nested(link: Link, current: Messages | None) -> Request | None:
+    """Take the first call out of what waits that is made on behalf of one of ours.
+
+    Args:
+        link: Whose messages wait; under the lock.
+        current: Those whose handlers run at the moment.
+    """
+    requests = link.connection.requests
+    if requests is None or not requests.asked:
         return None
+    for event in list(link.inbox):
+        if not isinstance(event, Messages) or not event.is_packed:
+            continue
+        for index in range(event.place, len(event.bodies)):
+            if event.bodies[index][1] != _REQUEST:
+                continue
+            try:
+                frame = compact.decode(event.bodies[index])
+            except RemoteProtocolError:
+                continue  # its turn comes, and ends the connection
+            if isinstance(frame, Request) and frame.within in requests.asked:
+                take_out(link, event, index, current)
+                return frame
+    return None
+
+
+def take_out(link: Link, event: Messages, index: int, current: Messages | None) -> None:
+    """Take one body out of the middle of what a read brought."""
+    event.size -= len(event.bodies[index])
+    del event.bodies[index]
+    if not event.bodies and event is not current:
+        link.inbox.remove(event)

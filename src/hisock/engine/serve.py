@@ -26,6 +26,7 @@ from hisock.engine.members import Members
 from hisock.engine.pace import Pace
 from hisock.engine.post import Post
 from hisock.engine.reports import Reports
+from hisock.engine.search import take_nested
 from hisock.engine.threads import StateLock, Turn, Workers, say_goodbye_at_exit
 from hisock.errors import AlreadyRunning
 from hisock.handlers.table import HandlerTable
@@ -232,8 +233,20 @@ class ServerEngine:
             ran = self._work_off()
         if self._dispatch(one=one):
             ran = True
+        if self.pump.busy and self._serve_nested():
+            ran = True
         if self.pace.is_set and self.pace.work(self.reports.failed_alone, self.spawn):
             ran = True
+        return ran
+
+    def _serve_nested(self) -> bool:
+        """Run what clients call on behalf of a call of ours, though they are busy."""
+        ran = False
+        while self.pump.busy:
+            link, _ = self.pump.busy.popitem()
+            while (request := self.lock.run(take_nested, link, None)) is not None:
+                self._runner.run_nested(link, request, link.info)
+                ran = True
         return ran
 
     def _work_off(self) -> bool:
@@ -475,6 +488,23 @@ class ServerEngine:
                 text = "%s closes when the handler in another thread returns"
                 _log.warning(text, self._name)
                 return
+
+    def begin_close(self) -> None:
+        """Say goodbye to all, for a loop that turns until ``is_ending``."""
+        self.lock.run(self._begin_close, "the server closed", LINGER)
+        self.pump.stop_accepting()
+        if self.tasks is not None:
+            self.tasks.close()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether everybody has heard the goodbye."""
+        return self._closing and not self.pump.links
+
+    @property
+    def give_up_at(self) -> float:
+        """When to wait for that no longer, on the monotonic clock."""
+        return self._give_up
 
     def _begin_close(self, reason: str, linger: float) -> None:
         if self._closing:

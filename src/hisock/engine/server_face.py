@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ("Group", "ServerFace", "ServerOptions", "spell_address")
 
+import socket
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
@@ -38,6 +39,7 @@ class ServerFace(Face):
     """The base of all servers; the arguments are ``HiSockServer``'s."""
 
     _side = "server"
+    _listens_at_once = True
     _others_events = CLIENT_EVENTS
     _engine: ServerEngine
 
@@ -54,15 +56,18 @@ class ServerFace(Face):
         roster: bool = True,
         wires: tuple[str, ...] | None = None,
     ) -> None:
-        address = None if addr is None else parse_address(addr)
+        self._address = None if addr is None else parse_address(addr)
         self.header_len = check_header_len(header_len)
         _check_options(max_connections, tls, errors)
         chosen = _check_wires(wires)
-        listener = None if address is None else listen_at(address)
-        self.addr = None if listener is None else _name_of(listener)
+        self.addr = self._address
         self._blocking = blocking
         self._known = set()
         self._groups: dict[str, Group] = {}
+        listener = None
+        if self._listens_at_once and self._address is not None:
+            listener = listen_at(self._address)
+            self.addr = _name_of(listener)
         self._engine = ServerEngine(
             listener,
             name=f"{type(self).__name__} {spell_address(self.addr)}",
@@ -76,6 +81,11 @@ class ServerFace(Face):
         self._table = self._engine.table
         self._members = self._engine.members
         self._inquiry = Inquiry(self._engine)
+
+    def _listen(self, listener: socket.socket) -> None:
+        """Serve a listening socket."""
+        self.addr = _name_of(listener)
+        self._engine.pump.listen(listener)
 
     def __str__(self) -> str:
         return f"<{type(self).__name__} serving at {spell_address(self.addr)}>"

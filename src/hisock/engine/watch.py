@@ -132,6 +132,8 @@ class ClientWatch(_Watch):
         self._writes = False
         #: Set once both sides know which wire is spoken.
         self.agreed = asyncio.Event()
+        self.on_agreed: Callable[[], None] = _nothing
+        self._waiting: set[asyncio.Future[None]] = set()
         engine.tasks = Tasks(engine.wake, loop)
         engine.waker = self.ring
         try:
@@ -148,13 +150,36 @@ class ClientWatch(_Watch):
             return
         with suppress(ClientDisconnected):
             engine.turn_in_loop()
-        if engine.know_wire() or not engine.is_usable:
+        if not self.agreed.is_set() and (engine.know_wire() or not engine.is_usable):
+            self.on_agreed()
             self.agreed.set()
+        self.news()
         if not engine.is_usable or engine.link.is_over:
             self.stop()
             return
         self.look_for_room()
         self._again(engine.pace.patience(None) if engine.pace.is_set else None)
+
+    def news(self) -> None:
+        """Something came, or ended: whoever waits looks again."""
+        waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait_for_news(self, timeout: float | None) -> None:
+        """Wait until something came, at most ``timeout`` seconds."""
+        future: asyncio.Future[None] = self.loop.create_future()
+        self._waiting.add(future)
+        alarm = None
+        if timeout is not None:
+            alarm = self.loop.call_later(timeout, self.news)
+        try:
+            await future
+        finally:
+            self._waiting.discard(future)
+            if alarm is not None:
+                alarm.cancel()
 
     def look_for_room(self) -> None:
         """Watch for room as long as something waits to be written."""
@@ -187,6 +212,11 @@ class ClientWatch(_Watch):
                 self.loop.remove_writer(self._fd)
         self.agreed.set()
         self._over()
+        self.news()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _wait_in_thread(wait: Callable[[], object], watch: _Watch) -> None:

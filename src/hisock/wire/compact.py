@@ -13,6 +13,7 @@ __all__ = (
     "Decoder",
     "Writer",
     "decode",
+    "decode_from_client",
     "encode",
     "header",
     "malformed",
@@ -29,7 +30,7 @@ from msgspec import Raw, msgpack
 
 from hisock.errors import MessageTooLarge, NotSendable, RemoteProtocolError
 from hisock.wire.buffer import PieceBuffer
-from hisock.wire.frames import PackedFrame
+from hisock.wire.frames import ClientFrame, PackedFrame
 from hisock.wire.payload import prefix_of
 
 #: Bytes of the length before each frame, the most significant first.
@@ -78,6 +79,9 @@ _encode: Final = msgpack.Encoder(enc_hook=_plain).encode
 _kind: Final = msgpack.Decoder(_Kind).decode
 _decode: Final[Callable[[bytes], PackedFrame]] = msgpack.Decoder(
     PackedFrame, ext_hook=_no_extension
+).decode
+_decode_from_client: Final[Callable[[bytes], ClientFrame]] = msgpack.Decoder(
+    ClientFrame, ext_hook=_no_extension
 ).decode
 _MALFORMED: Final = (
     msgspec.MsgspecError,
@@ -310,6 +314,18 @@ def decode(frame: bytes) -> PackedFrame:
     """
     try:
         return _decode(frame)
+    except _MALFORMED as error:
+        raise malformed(error) from error
+
+
+def decode_from_client(frame: bytes) -> ClientFrame:
+    """As ``decode``, for what takes effect in order and a client may say.
+
+    Raises:
+        RemoteProtocolError: As ``decode``, and for what only a server says.
+    """
+    try:
+        return _decode_from_client(frame)
     except _MALFORMED as error:
         raise malformed(error) from error
 

@@ -14,6 +14,7 @@ __all__ = (
     "Bye",
     "Cancel",
     "ClientAnswer",
+    "ClientFrame",
     "Compact",
     "Credit",
     "End",
@@ -308,6 +309,9 @@ PackedFrame: TypeAlias = (
     | Pong
     | Bye
 )
+
+#: What a client says in order, behind what it said before.
+ClientFrame: TypeAlias = Message | Request | Rename | Regroup | Roster | Groups | Bye
 
 Frame: TypeAlias = (
     Hello

@@ -1,0 +1,248 @@
+"""A client's verbs for coroutines; see the methods of ``AsyncHiSockClient``."""
+
+from __future__ import annotations
+
+__all__ = ("ClientVerbs",)
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from hisock.engine.asking import reader_for
+from hisock.engine.awaiting import Asker, AsyncStream, Sent, reply
+from hisock.engine.blocking import ClientEngine
+from hisock.engine.client_face import ClientFace, read_answer, spell_client
+from hisock.engine.inbox import Mail
+from hisock.engine.watch import ClientWatch
+from hisock.errors import (
+    InvalidOption,
+    LocalProtocolError,
+    RemoteError,
+    RequestTimeout,
+    WouldBlock,
+)
+from hisock.session.connection import LINGER
+from hisock.session.requests import Asked
+from hisock.types import ClientLike
+from hisock.wire import compact
+from hisock.wire.frames import ClientAnswer, GetClient
+
+#: Seconds that an answer about another client may take.
+_ANSWER = 5.0
+
+
+class ClientVerbs:
+    """What an async client does, once the loop turns it.
+
+    Args:
+        face: The client.
+    """
+
+    def __init__(self, face: ClientFace) -> None:
+        self._face = face
+        self._watch: ClientWatch | None = None
+        #: What waits for the server's first answer, in order.
+        self._early: deque[tuple[str | None, Any, float | None]] = deque()
+        self._asking = asyncio.Lock()
+
+    # --- beginning and end -----------------------------------------------------
+
+    @property
+    def is_started(self) -> bool:
+        """Whether there is a connection, or was."""
+        return self._watch is not None
+
+    @property
+    def _engine(self) -> ClientEngine:
+        if self._watch is None:
+            raise LocalProtocolError(
+                "this client is not connected yet; await it, or enter it with "
+                "`async with`"
+            )
+        return self._face._engine
+
+    def start(self, engine: ClientEngine, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the running loop turn the client."""
+        self._watch = ClientWatch(engine, loop)
+        self._watch.on_agreed = self._send_early
+
+    async def ended(self) -> None:
+        """Wait until the connection is over.
+
+        Raises:
+            ClientDisconnected: The server ended it.
+        """
+        engine = self._engine
+        assert self._watch is not None
+        await self._watch.ended.wait()
+        if not engine.is_closed:
+            engine.raise_closed()
+
+    async def close(self) -> None:
+        """Say goodbye and wait until the server has heard it, at most 1 s."""
+        engine, watch = self._engine, self._watch
+        assert watch is not None
+        if engine.is_closed:
+            return
+        if self._early and engine.is_usable and engine.is_open:
+            await self._agree(LINGER)
+        engine.begin_close()
+        end = time.monotonic() + LINGER
+        while not engine.link.is_over and time.monotonic() < end:
+            engine.lock.run(engine.read_now)
+            if not engine.link.is_over:
+                await asyncio.sleep(0.002)
+        watch.stop()
+        if engine.tasks is not None:
+            engine.tasks.close()
+        engine.drop()
+        watch.news()
+
+    # --- sending ---------------------------------------------------------------
+
+    def send(self, command: str | None, content: Any, ttl: float | None) -> Sent:
+        """Send now, or as soon as the server has answered the hello."""
+        engine, watch = self._engine, self._watch
+        assert watch is not None
+        size = engine.link.outbox.size
+        if engine.link.outbox.is_full and size >= 2 * engine.limits.outbox:
+            raise WouldBlock(
+                f"{size} bytes wait to be sent already; await what a send returns"
+            )
+        if engine.know_wire():
+            self._send_early()
+            engine.send(command, content, ttl)
+        elif self._early or not engine.may_leave(command, content, ttl):
+            if not (engine.is_usable and engine.is_open):
+                engine.raise_closed()
+            compact.pack(content)  # what cannot be sent is refused here
+            self._early.append((command, content, ttl))
+        else:
+            engine.send(command, content, ttl)
+        watch.look_for_room()
+        return Sent([engine.link])
+
+    def _send_early(self) -> None:
+        engine = self._engine
+        while self._early and engine.is_usable and engine.is_open:
+            engine.send(*self._early.popleft())
+
+    async def _agree(self, timeout: float | None) -> None:
+        """Wait until the server has answered the hello.
+
+        Raises:
+            RequestTimeout: It did not in time.
+            ClientDisconnected: The connection ended first.
+        """
+        engine, watch = self._engine, self._watch
+        assert watch is not None
+        if not engine.know_wire():
+            try:
+                await asyncio.wait_for(watch.agreed.wait(), timeout)
+            except TimeoutError:
+                raise RequestTimeout(
+                    f"the server did not answer the hello within {timeout:g} s"
+                ) from None
+        self._send_early()
+        if not engine.know_wire():
+            engine.raise_closed()
+
+    # --- receiving -------------------------------------------------------------
+
+    async def receive(
+        self, wanted: Callable[[Mail], bool] | None, timeout: float | None
+    ) -> Mail:
+        """Wait for the next message without a handler.
+
+        Raises:
+            RequestTimeout: It did not come in time.
+            ClientDisconnected: The connection ended first.
+        """
+        engine, watch = self._engine, self._watch
+        assert watch is not None
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            mail: Mail | None = engine.lock.run(engine.search.find, wanted)
+            if mail is not None:
+                return mail
+            engine.check_waiting()
+            if not engine.is_usable:
+                engine.raise_closed()
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                raise RequestTimeout(f"nothing came within {timeout:g} s")
+            await watch.wait_for_news(left)
+
+    # --- asking ----------------------------------------------------------------
+
+    async def call(
+        self, command: str, content: Any, timeout: float | None, kind: Any
+    ) -> Any:
+        """What the server's handler returns."""
+        read = reader_for(kind)
+        questions = self._engine.questions
+        if timeout is not None and not timeout > 0:
+            raise InvalidOption(f"a time is more than 0 seconds, not {timeout!r:.40}")
+        await self._agree(timeout)
+        questions.check_wire()
+        asked = questions.ask(command, content, timeout=timeout)
+        self._look()
+
+        def too_late() -> RequestTimeout:
+            return RequestTimeout(
+                f"no answer to {command!r:.80} came within {timeout} s"
+            )
+
+        return await reply(questions, asked, read, timeout, too_late)
+
+    def stream(
+        self, command: str, content: Any, timeout: float | None, kind: Any
+    ) -> AsyncStream[Any]:
+        """An async iterator over what the server's generator yields."""
+
+        async def begin() -> tuple[Asker, Asked]:
+            questions = self._engine.questions
+            await self._agree(timeout)
+            questions.check_wire()
+            asked = questions.ask(command, content, is_stream=True)
+            self._look()
+            return questions, asked
+
+        return AsyncStream(begin, reader_for(kind), timeout)
+
+    def _look(self) -> None:
+        assert self._watch is not None
+        self._watch.look_for_room()
+
+    async def get_client(self, client: ClientLike) -> dict[str, Any]:
+        """Ask the server who somebody is."""
+        who = spell_client(client)
+        await self._agree(_ANSWER)
+        if not self._engine.link.connection.writes_compact:
+            return read_answer(client, await self._ask_classic(who))
+        try:
+            info = await self.call("$GETCLT$", who, _ANSWER, dict)
+        except RemoteError as error:
+            nobody = error.code == "unknown_client"
+            refusal = "$NOEXIST$" if nobody else error.message
+            return read_answer(client, ClientAnswer(None, refusal))
+        if isinstance(info.get("ip"), list):
+            info["ip"] = tuple(info["ip"])
+        return read_answer(client, ClientAnswer(info))
+
+    async def _ask_classic(self, who: str) -> ClientAnswer:
+        engine = self._engine
+        async with self._asking:
+            engine.write(engine.link.writer.control(GetClient(who)))
+            engine.search.answers_due += 1
+            while True:
+                try:
+                    mail = await self.receive(engine.questions.is_answer, _ANSWER)
+                except RequestTimeout:
+                    text = f"the server did not answer within {_ANSWER:g} s"
+                    raise RequestTimeout(text) from None
+                engine.search.answers_due -= 1
+                if not engine.search.answers_due:
+                    return engine.questions.read_answer(mail)
