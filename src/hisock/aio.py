@@ -2,15 +2,13 @@
 
 What acts when it is called, and what is a coroutine:
 
-=============================================  ========================================
-``send*``, ``raw_send``, ``join_group``,       act when called, from any thread; awaiting
-``leave_group``, ``change_*``,                 what they return waits for room
-``disconnect*``
-``call*``, ``recv*``, ``get_client`` (client)  coroutines: they bring something from afar
-``close``, ``run_forever``
-``stream*``, ``call_group``                    iterated with ``async for``
-look-ups in memory, ``on``, ``every``, ``use``  plain
-=============================================  ========================================
+* ``send*``, ``raw_send``, ``join_group``, ``leave_group``, ``change_*`` and
+  ``disconnect*`` act when called, from any thread; awaiting what they return waits for
+  room.
+* ``call*``, ``recv*``, a client's ``get_client``, ``close`` and ``run_forever`` are
+  coroutines: they bring something from afar.
+* ``stream*`` and ``call_group`` are iterated with ``async for``.
+* Look-ups in memory, ``on``, ``every`` and ``use`` are plain.
 """
 
 from __future__ import annotations

@@ -107,11 +107,11 @@ class HiSockClient(ClientFace):
         """
         if command.__class__ is not str or command not in self._known:
             self._learn(command)
-        self._engine.send(command, content, ttl)
+        self._engine.uplink.send(command, content, ttl)
 
     def raw_send(self, content: Sendable) -> None:
         """Send content without a command; see ``send``."""
-        self._engine.send(None, content)
+        self._engine.uplink.send(None, content)
 
     # --- receiving -------------------------------------------------------------
 

@@ -293,7 +293,7 @@ class UnknownCommand(HandlerError):
 
 
 class SessionLost(HiSockError, ConnectionError):
-    """The connection ended before the answer came; whether it was handled is unknown."""
+    """The connection ended before the answer came: it may have been handled, or not."""
 
     code = "session_lost"
 

@@ -16,12 +16,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from hisock.engine.batch import Batches
 from hisock.engine.calls import Done, Runner
 from hisock.engine.hearing import Hearing
 from hisock.engine.inbox import Inbox, Mail
 from hisock.engine.link import Link
-from hisock.engine.members import deadline
 from hisock.engine.pace import Pace
 from hisock.engine.post import Post
 from hisock.engine.questions import Questions
@@ -30,22 +28,20 @@ from hisock.engine.reports import Reports
 from hisock.engine.search import Search
 from hisock.engine.sharing import SharedPump
 from hisock.engine.threads import StateLock, Turn, Workers, say_goodbye_at_exit
-from hisock.engine.waiting import wait_for_room
+from hisock.engine.uplink import Uplink
 from hisock.errors import (
     ClientDisconnected,
     HiSockError,
     Overloaded,
     RequestTimeout,
-    SendTimeout,
-    WouldBlock,
 )
 from hisock.handlers.dispatch import unknown_command
 from hisock.handlers.table import HandlerTable
-from hisock.hub.outbox import STALL, Outbox
+from hisock.hub.outbox import Outbox
 from hisock.session.connection import LINGER, Closed, Connection, Messages, milliseconds
 from hisock.types import Limits
-from hisock.wire import classic, compact
-from hisock.wire.frames import PROTO, Hello, Probe, Regroup, Rename, Roster
+from hisock.wire import classic
+from hisock.wire.frames import PROTO, Hello, Probe
 
 _ENDED: Final = "the server ended the connection"
 #: The shortest classic header that holds the length of a hello with ``proto``.
@@ -92,7 +88,6 @@ class ClientEngine:
         self.header_len = header_len
         self.own_address: Any = _own_address(sock)
         self._title = title
-        self._waits = waits
         offers = header_len >= _ROOM_FOR_PROTO
         now = time.monotonic()
         connection = Connection(
@@ -100,8 +95,6 @@ class ClientEngine:
         )
         self.link = Link(sock, connection, Outbox(limits.outbox), None)
         self.link.writer = classic.Writer(header_len, limits.message, by_client=True)
-        #: What encodes messages, once both sides know which wire is spoken.
-        self._writer: classic.Writer | compact.Writer | None = None
         self.pump = SharedPump(self.link, self.lock)
         self.outgoing = Post(self.lock, self.turn, (), lambda link: None)
         self.reports = Reports(title, self.table, _log, raises=not logs_errors)
@@ -110,13 +103,13 @@ class ClientEngine:
         self.questions = Questions(self)
         hearing = Hearing(self)
         self.runner = Runner(self.table, hearing, self.outgoing, by_client=False)
-        self.batches = Batches(self.write)
-        self._open_batches = self.batches.open
+        self.uplink = Uplink(self, waits=waits)
         self.inbox = Inbox(limits)
         self.search = Search(self)
         self._dropped = Repeats()
         self._finished_handlers: deque[Callable[[], None]] = deque()
         self._handled = 0
+        self._knows_wire = False
         self._over: Closed | None = None
         #: Coroutine handlers; only where a loop runs them.
         self.tasks: Any = None
@@ -229,14 +222,13 @@ class ClientEngine:
             self._rest()
 
     def _prepare(self) -> None:
-        if self._open_batches:
-            self.batches.flush()
+        self.uplink.flush_batches()
         if self.link.outbox.size:
             self.lock.run(self.link.flush)
 
     def _rest(self) -> None:
         self.outgoing.current = None
-        self._flush_unsent()
+        self.uplink.flush_unsent()
         self.pump.announce()
 
     def _check_over(self) -> None:
@@ -267,8 +259,8 @@ class ClientEngine:
         """Run what was read, or ``one`` message of it; whether a handler ran."""
         ran = False
         link = self.link
-        if self._writer is None and link.connection.is_agreed:
-            self.know_wire()
+        if not self._knows_wire:
+            self._knows_wire = self.uplink.know_wire()
         while link.inbox and not self._closed and not link.is_busy:
             event = self.lock.run(self._begin)
             if isinstance(event, Messages):
@@ -282,7 +274,7 @@ class ClientEngine:
             if one and ran:
                 self._handled += 1
                 break
-        self._flush_unsent()
+        self.uplink.flush_unsent()
         return ran
 
     def _begin(self) -> Any:
@@ -350,156 +342,7 @@ class ClientEngine:
                 _log.warning("dropped what nobody received (%d): %s", count, text)
         self.pump.announce()
 
-    # --- which wire ------------------------------------------------------------
-
-    @property
-    def wire(self) -> str | None:
-        """``"compact"``, or ``"classic"``; ``None`` until the server has answered."""
-        if not self.link.connection.is_agreed:
-            return None
-        return "compact" if self.link.connection.writes_compact else "classic"
-
-    def know_wire(self) -> bool:
-        """Look whether both sides know which wire is spoken by now."""
-        connection = self.link.connection
-        if self._writer is None and connection.is_agreed:
-            if connection.writes_compact:
-                self.link.writer = compact.Writer(self.limits.message)
-            self._writer = self.link.writer
-            self.tell_roster()
-        return self._writer is not None
-
-    def agree(self, timeout: float) -> None:
-        """Wait until both sides know which wire is spoken.
-
-        Raises:
-            SendTimeout: The server did not answer in time.
-            ClientDisconnected: The connection ended first.
-        """
-        end = time.monotonic() + timeout
-        while not self.know_wire():
-            seen = self.pump.news
-            if not (self.is_usable and self.link.is_open):
-                self.raise_closed()
-            left = end - time.monotonic()
-            if self.link.connection.is_agreed:
-                continue
-            if left <= 0:
-                raise SendTimeout(
-                    f"the server did not answer the hello within {timeout:g} s, so "
-                    "what this content needs cannot be sent yet; is its run() called? "
-                    "(bytes can be sent at once)"
-                )
-            self.wait_more(left, seen)
-
-    def wait_more(self, timeout: float | None, seen: int) -> None:
-        """Wait until something was read, by this thread or the one that turns."""
-        if self.turn.claims and not self.turn.is_mine:
-            self.pump.wait_beside(timeout, seen)
-        else:
-            self.pump.pump(timeout, seen)
-
-    def tell_roster(self) -> None:
-        """Ask to be told who joins and leaves, if a handler wants to know."""
-        wants = self.table.event("client_connect") or self.table.event(
-            "client_disconnect"
-        )
-        if wants and self._writer is not None and self._writer.is_compact:
-            self.write(compact.encode(Roster(on=True)))
-
-    # --- sending ---------------------------------------------------------------
-
-    def send(self, command: str | None, content: Any, ttl: float | None = None) -> None:
-        """Send one message: a command with content, or raw content.
-
-        Raises:
-            ClientDisconnected: The connection has ended.
-            ReservedCommand, NotSendable, MessageTooLarge: The message cannot be sent.
-            SendTimeout: The server took nothing for 10 s.
-            WouldBlock: The outbox is full and this client may not wait.
-        """
-        writer = self._writer
-        if writer is None:
-            self._send_early(command, content, ttl)
-            return
-        if ttl is None:
-            frame = writer.message(command, content)
-        else:
-            frame = writer.message(command, content, deadline(ttl))
-        if self._open_batches and self.batches.collect(frame):
-            return
-        self.write(frame)
-
-    def write(self, frame: bytes) -> None:
-        """Write frames after everything before them; waits for room where it may."""
-        link = self.link
-        if link.outbox.size or not (self.is_usable and link.connection.is_open):
-            self._write_behind(frame)
-            return
-        self.outgoing.send(link, frame)
-        if link.outbox.size:
-            self.see_off()
-
-    def _write_behind(self, data: bytes) -> None:
-        """Write where something may be in the way."""
-        if not (self.is_usable and self.link.is_open):
-            self.raise_closed()
-        if self.link.outbox.is_full:
-            self._wait_for_room()
-        self.lock.run(self.outgoing.write, self.link, data)
-        self.see_off()
-
-    def _send_early(self, command: str | None, content: Any, ttl: float | None) -> None:
-        """Send before the server has said which wire it speaks.
-
-        A command with bytes means the same on both wires, so it may leave at once;
-        anything else has to wait.
-        """
-        if not (self.is_usable and self.link.is_open):
-            self.raise_closed()
-        self.pump.try_pump(0.0)
-        if self.may_leave(command, content, ttl) and not self.know_wire():
-            frame = self.link.writer.message(command, content)
-            if self.link.outbox.is_full:
-                self._wait_for_room()
-            if self.lock.run(self._write_early, frame):
-                self.see_off()
-                return
-        self.agree(STALL)
-        self.send(command, content, ttl)
-
-    def may_leave(self, command: str | None, content: Any, ttl: float | None) -> bool:
-        """Whether a message means the same on both wires."""
-        return (
-            type(content) is bytes
-            and ttl is None
-            and (command is not None or b" " not in content)
-        )
-
-    def _write_early(self, frame: bytes) -> bool:
-        """Write a classic frame, unless the wire was settled just now."""
-        if self.link.connection.is_agreed:
-            return False
-        self.outgoing.write(self.link, frame)
-        return True
-
-    def rename(self, frame: Rename | Regroup) -> None:
-        """Tell the server another name or group."""
-        if not (self.is_usable and self.link.is_open):
-            self.raise_closed()
-        if not self.know_wire():
-            early = self.link.writer.control(frame)
-            if self.lock.run(self._write_early, early):
-                self.see_off()
-                return
-            self.know_wire()
-        self.write(self.link.writer.control(frame))
-
-    def see_off(self) -> None:
-        """Wait until what could not be written at once is, where one may wait: nobody
-        else will do it while the program does other things."""
-        if self.link.outbox.size and self._waits and not self.outgoing.unsent:
-            self._drain(STALL)
+    # --- states ----------------------------------------------------------------
 
     def raise_closed(self) -> None:
         """Say why nothing can be sent any more.
@@ -515,56 +358,16 @@ class ClientEngine:
         error = ends[0].error if ends else None
         raise ClientDisconnected(f"{self._title} is disconnected: {reason}") from error
 
-    def _flush_unsent(self) -> None:
-        if self.outgoing.unsent:
-            self.outgoing.flush()
-            self.see_off()
-
-    def flush(self) -> None:
-        """Write what was collected: this thread is about to wait."""
-        if self._open_batches:
-            self.batches.flush()
-        self._flush_unsent()
-
-    def _wait_for_room(self) -> None:
-        if not self._waits:
-            self.lock.run(self.link.flush)
-            if self.link.outbox.is_full:
-                raise WouldBlock(
-                    f"{self.link.outbox.size} bytes wait to be sent already; call "
-                    "update() and try again"
-                )
-        elif not self._drain(STALL):
-            raise SendTimeout(
-                f"the server took nothing for {STALL:g} s while "
-                f"{self.link.outbox.size} bytes were waiting for it"
-            )
-
-    def _drain(self, patience: float) -> bool:
-        """Write all that waits, and read meanwhile, so that both sides can go on.
-
-        Returns:
-            Whether all was written before nothing moved for ``patience`` seconds.
-        """
-        link = self.link
-        end = time.monotonic() + patience
-        while link.outbox.size and not link.is_over:
-            before = link.outbox.size
-            limit = self.limits.queue
-            reading = link.is_open and (not limit or self._queued() < limit)
-            part = min(0.1, patience)
-            if not (reading and self.pump.try_pump(part)):
-                wait_for_room(link.sock, part)
-            self.lock.run(link.flush)
-            now = time.monotonic()
-            if link.outbox.size < before:
-                end = now + patience
-            elif now >= end:
-                return False
-        return True
-
-    def _queued(self) -> int:
+    def queued(self) -> int:
+        """Bytes of messages that wait for their handlers."""
         return sum(e.size for e in self.link.inbox if isinstance(e, Messages))
+
+    def wait_more(self, timeout: float | None, seen: int) -> None:
+        """Wait until something was read, by this thread or the one that turns."""
+        if self.turn.claims and not self.turn.is_mine:
+            self.pump.wait_beside(timeout, seen)
+        else:
+            self.pump.pump(timeout, seen)
 
     # --- receiving -------------------------------------------------------------
 
@@ -583,15 +386,14 @@ class ClientEngine:
             RequestTimeout: It did not come in time.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        if self._open_batches or self.outgoing.unsent:
-            self.flush()
+        self.uplink.flush()
         link, look = self.link, self.search.find
         while True:
             seen = self.pump.news
             if link.inbox or self.inbox.mails:
-                mail = self.lock.run(look, wanted)
+                mail: Mail | None = self.lock.run(look, wanted)
                 if mail is not None:
-                    return mail  # type: ignore[no-any-return]  # of lock.run
+                    return mail
                 self.check_waiting()
             if not self.is_usable:
                 self.raise_closed()
@@ -602,9 +404,9 @@ class ClientEngine:
                 # Its handlers' turn sorts out what it has begun, and tells us.
                 self.pump.wait_beside(left, seen)
                 continue
-            found = self.pump.pump(left, seen, look, wanted)
-            if found is not None:
-                return found
+            mail = self.pump.pump(left, seen, look, wanted)
+            if mail is not None:
+                return mail
 
     def remember(self, mail: Mail) -> None:
         """Put a message into the cache."""
@@ -623,9 +425,9 @@ class ClientEngine:
         Raises:
             ClientDisconnected, Overloaded: As said.
         """
-        if 0 < self.limits.queue < self._queued():
+        if 0 < self.limits.queue < self.queued():
             raise Overloaded(
-                f"{self._queued()} bytes of other messages came while waiting; "
+                f"{self.queued()} bytes of other messages came while waiting; "
                 "call update() more often"
             )
         for event in self.link.inbox:
@@ -673,7 +475,7 @@ class ClientEngine:
         self._say_goodbye()
 
     def _say_goodbye(self) -> None:
-        if collected := self.batches.take():
+        if collected := self.uplink.batches.take():
             self.lock.run(self.outgoing.write, self.link, collected)
         self.lock.run(self.end, "closed by this program")
 

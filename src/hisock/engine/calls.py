@@ -182,20 +182,21 @@ class Runner:
             except RemoteProtocolError as error:
                 self._owner.broken(link, error)
                 break
-            call = None
-            if type(frame) is Message and frame.ttl is None:
-                call = find(frame.command)
-            if call is None:
-                if self._run_frame(link, frame, client):
-                    ran = True
-                if link.is_busy:
-                    break
-            else:
+            if (
+                type(frame) is Message
+                and frame.ttl is None
+                and (call := find(frame.command)) is not None
+            ):
                 ran = True
                 try:
                     call(client, frame.content)
                 except Exception as error:
                     self._failed_packed(link, frame, error)
+            else:
+                if self._run_frame(link, frame, client):
+                    ran = True
+                if link.is_busy:
+                    break
             if unsent:
                 self._post.flush_due()
         return ran

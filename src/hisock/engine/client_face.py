@@ -120,7 +120,7 @@ class ClientFace(Face):
 
         .. versionadded:: 4.0
         """
-        return self._engine.wire
+        return self._engine.uplink.wire
 
     def _register(
         self, command: str, function: Callable[..., Any], options: Options
@@ -129,14 +129,14 @@ class ClientFace(Face):
         super()._register(command, function, options)
         engine = getattr(self, "_engine", None)
         if engine is not None and command in _ROSTER_EVENTS and not told:
-            engine.tell_roster()
+            engine.uplink.tell_roster()
 
     def batch(self) -> AbstractContextManager[None]:
         """Collect what is sent inside ``with client.batch():`` into few writes.
 
         .. versionadded:: 4.0
         """
-        return self._engine.batches.collecting()
+        return self._engine.uplink.batches.collecting()
 
     def change_name(self, new_name: str | None) -> None:
         """Be called something else, or nothing.
@@ -146,7 +146,7 @@ class ClientFace(Face):
             ClientDisconnected: The connection has ended.
         """
         check_name(new_name, self._limits.name)
-        self._engine.rename(Rename(new_name))
+        self._engine.uplink.rename(Rename(new_name))
         self.name = new_name
 
     def change_group(self, new_group: str | None) -> None:
@@ -157,7 +157,7 @@ class ClientFace(Face):
             ClientDisconnected: The connection has ended.
         """
         check_name(new_group, self._limits.name)
-        self._engine.rename(Regroup(new_group))
+        self._engine.uplink.rename(Regroup(new_group))
         self.group = new_group
 
     def get_cache(self, idx: int | slice | None = None) -> Any:

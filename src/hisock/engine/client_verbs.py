@@ -111,23 +111,23 @@ class ClientVerbs:
             raise WouldBlock(
                 f"{size} bytes wait to be sent already; await what a send returns"
             )
-        if engine.know_wire():
+        if engine.uplink.know_wire():
             self._send_early()
-            engine.send(command, content, ttl)
-        elif self._early or not engine.may_leave(command, content, ttl):
+            engine.uplink.send(command, content, ttl)
+        elif self._early or not engine.uplink.may_leave(command, content, ttl):
             if not (engine.is_usable and engine.is_open):
                 engine.raise_closed()
             compact.pack(content)  # what cannot be sent is refused here
             self._early.append((command, content, ttl))
         else:
-            engine.send(command, content, ttl)
+            engine.uplink.send(command, content, ttl)
         watch.look_for_room()
         return Sent([engine.link])
 
     def _send_early(self) -> None:
         engine = self._engine
         while self._early and engine.is_usable and engine.is_open:
-            engine.send(*self._early.popleft())
+            engine.uplink.send(*self._early.popleft())
 
     async def _agree(self, timeout: float | None) -> None:
         """Wait until the server has answered the hello.
@@ -138,7 +138,7 @@ class ClientVerbs:
         """
         engine, watch = self._engine, self._watch
         assert watch is not None
-        if not engine.know_wire():
+        if not engine.uplink.know_wire():
             try:
                 await asyncio.wait_for(watch.agreed.wait(), timeout)
             except TimeoutError:
@@ -146,7 +146,7 @@ class ClientVerbs:
                     f"the server did not answer the hello within {timeout:g} s"
                 ) from None
         self._send_early()
-        if not engine.know_wire():
+        if not engine.uplink.know_wire():
             engine.raise_closed()
 
     # --- receiving -------------------------------------------------------------
@@ -235,7 +235,7 @@ class ClientVerbs:
     async def _ask_classic(self, who: str) -> ClientAnswer:
         engine = self._engine
         async with self._asking:
-            engine.write(engine.link.writer.control(GetClient(who)))
+            engine.uplink.write(engine.link.writer.control(GetClient(who)))
             engine.search.answers_due += 1
             while True:
                 try:

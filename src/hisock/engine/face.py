@@ -302,8 +302,11 @@ class ThreadedFace(Face):
         """Wait until the thread has ended: within a second of its being stopped."""
         self._driver.join()
 
-    def run(self) -> None:
+    def run(self, timeout: float | None = None) -> None:
         """What the thread does: turn until stopped. Not meant to be called.
+
+        Args:
+            timeout: Not looked at: one ``run`` is all the turns.
 
         Raises:
             AlreadyRunning: The thread does.

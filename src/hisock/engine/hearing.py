@@ -94,7 +94,7 @@ class Hearing:
 
     def send(self, link: Link, frame: bytes) -> None:
         """Send frames to the server."""
-        self._engine.write(frame)
+        self._engine.uplink.write(frame)
 
     def begin(self, link: Link, request: Request) -> Answering | None:
         """Take a request; ``None`` if there are too many."""

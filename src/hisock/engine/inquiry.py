@@ -231,7 +231,7 @@ class Inquiry:
         ]
         if not links:
             raise UnknownClient(
-                f"nobody in group {group!r:.80} can be called: all speak the wire of 1.1"
+                f"nobody in group {group!r:.80} can be called: they are all of 1.1"
             )
         return min(links, key=open_calls)
 

@@ -274,10 +274,10 @@ class Members:
                     frames[writer] = None
                     problems.append((link, error))
         self._lock.run(self._write, links, frames)
-        for link, error in problems:
-            if count := self._repeats.due(error.code):
+        for link, problem in problems:
+            if count := self._repeats.due(problem.code):
                 text = "what was sent to many cannot reach %s (%d): %s"
-                _log.error(text, dict(link.info), count, error)
+                _log.error(text, dict(link.info), count, problem)
 
     def _write(self, links: Iterable[Link], frames: dict[Any, bytes | None]) -> None:
         for link in links:

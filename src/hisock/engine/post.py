@@ -58,8 +58,8 @@ class Post:
         if not self.unsent:
             self._mark = time.monotonic()
 
-    def send(self, link: Link, frame: bytes) -> None:
-        """Send a frame; takes the lock.
+    def send(self, link: Link, frame: bytes) -> bool:
+        """Send a frame; takes the lock. Whether something waits to be written now.
 
         In the usual case this is ``StateLock.run``, ``write`` and ``Link.send`` in one
         piece, at hardly more than the price of a bare ``send`` (bench/single_send.py,
@@ -82,6 +82,8 @@ class Post:
                     sent = link.sock.send(frame, DONT_WAIT)
                     if sent == len(frame):
                         link.is_torn = False
+                        if not lock.postponed:
+                            return False
                     else:
                         link.keep(frame, sent)
                 except OSError as error:
@@ -94,6 +96,7 @@ class Post:
             lock.run(self._behind, link)
         if lock.postponed:
             lock.catch_up()
+        return link.outbox.size > 0
 
     def write(self, link: Link, frame: bytes) -> None:
         """As ``send``, under the lock; one whose end has begun hears no more, and that

@@ -22,7 +22,7 @@ from hisock.errors import (
 from hisock.session.requests import WINDOW, Asked
 from hisock.wire import compact
 from hisock.wire.classic import decode_answer
-from hisock.wire.frames import Cancel, ClientAnswer, Credit, Failure, GetClient
+from hisock.wire.frames import Cancel, ClientAnswer, Credit, GetClient
 
 if TYPE_CHECKING:
     from hisock.engine.blocking import ClientEngine
@@ -83,9 +83,9 @@ class Questions:
     def _agree(self, timeout: float | None) -> None:
         """Wait until the server has answered, and can answer calls at all."""
         engine = self._engine
-        if not engine.know_wire():
+        if not engine.uplink.know_wire():
             try:
-                engine.agree(30.0 if timeout is None else timeout)
+                engine.uplink.agree(30.0 if timeout is None else timeout)
             except SendTimeout as error:
                 raise RequestTimeout(str(error)) from None
         self.check_wire()
@@ -119,7 +119,7 @@ class Questions:
             ClientDisconnected: The connection has ended.
         """
         engine = self._engine
-        engine.flush()
+        engine.uplink.flush()
         if not (engine.is_usable and engine.link.is_open):
             engine.raise_closed()
         ttl = None if timeout is None else deadline(timeout)
@@ -131,7 +131,7 @@ class Questions:
             raise LocalProtocolError(
                 "a signal handler cannot call while its own thread sends"
             )
-        engine.see_off()
+        engine.uplink.see_off()
         return asked  # type: ignore[no-any-return]  # of lock.run
 
     def _ask(
@@ -214,9 +214,9 @@ class Questions:
             RequestTimeout: No answer came in 5 s.
             ClientDisconnected: The connection has ended.
         """
-        self._engine.flush()
+        self._engine.uplink.flush()
         try:
-            self._engine.agree(_ANSWER)
+            self._engine.uplink.agree(_ANSWER)
         except SendTimeout:
             text = f"the server did not answer within {_ANSWER:g} s"
             raise RequestTimeout(text) from None
@@ -240,7 +240,7 @@ class Questions:
         engine = self._engine
         with self._asking:
             end = time.monotonic() + _ANSWER
-            engine.write(engine.link.writer.control(GetClient(who)))
+            engine.uplink.write(engine.link.writer.control(GetClient(who)))
             engine.search.answers_due += 1
             while True:
                 left = max(0.0, end - time.monotonic())

@@ -308,7 +308,7 @@ def _name_of(listener: Any) -> Any:
 
 
 def _describer(face: ServerFace) -> Callable[[Link, Hello], ClientInfo]:
-    """What makes a ``ClientInfo``; without a way back that would keep the face alive."""
+    """What makes a ``ClientInfo``, and does not keep the face alive."""
     numbers = count(1)
     me = weakref.ref(face)
 

@@ -10,6 +10,7 @@ __all__ = ("Tasks",)
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -143,10 +144,8 @@ class Tasks:
 
     def call_soon(self, function: Callable[[], object]) -> None:
         """Call a function in the loop, from any thread."""
-        try:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self.loop.call_soon_threadsafe(function)
-        except RuntimeError:
-            pass  # the loop is closed: nobody waits any more
 
     async def _produce(
         self,
@@ -162,7 +161,7 @@ class Tasks:
                     news.clear()
                     await news.wait()
                 while link.outbox.is_full and not answering.is_over:
-                    await asyncio.sleep(_LOOK)
+                    await asyncio.sleep(_LOOK)  # noqa: ASYNC110  # nobody tells
                 answering.credit -= 1
                 send(link, link.writer.item(answering.id, item))
         finally:

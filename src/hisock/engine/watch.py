@@ -150,7 +150,9 @@ class ClientWatch(_Watch):
             return
         with suppress(ClientDisconnected):
             engine.turn_in_loop()
-        if not self.agreed.is_set() and (engine.know_wire() or not engine.is_usable):
+        if not self.agreed.is_set() and (
+            engine.uplink.know_wire() or not engine.is_usable
+        ):
             self.on_agreed()
             self.agreed.set()
         self.news()
@@ -187,19 +189,18 @@ class ClientWatch(_Watch):
         if wants is self._writes or self.is_over:
             return
         self._writes = wants
-        if self._fd is None:
-            if wants:
-                self.loop.call_later(0.005, self._flush)
-        elif wants:
+        if self._fd is not None and wants:
             self.loop.add_writer(self._fd, self._flush)
-        else:
+        elif self._fd is not None:
             self.loop.remove_writer(self._fd)
+        elif wants:
+            self.loop.call_later(0.005, self._flush)
 
     def _flush(self) -> None:
         engine = self._engine
         engine.lock.run(engine.link.flush)
         if self._fd is None:
-            self._writes = False
+            self._writes = False  # it was called once
         self.look_for_room()
         if not engine.link.is_open:
             self.ring()

@@ -1,4 +1,4 @@
-"""What a classic message is: a call of a handler, something of hisock's own, or neither.
+"""What a classic message is: for a handler, for hisock itself, or for nobody.
 
 On the compact wire each frame says so itself.
 """

@@ -185,7 +185,7 @@ class HandlerTable:
         self,
         command: str,
         function: Callable[..., Any],
-        options: Options = Options(),  # noqa: B008  # frozen
+        options: Options = Options(),
     ) -> None:
         """Let ``function`` handle ``command``, instead of an earlier one.
 

@@ -1,0 +1,255 @@
+"""What a client sends, and on which wire; may be called from any thread."""
+
+from __future__ import annotations
+
+__all__ = ("Uplink",)
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from hisock.engine.batch import Batches
+from hisock.engine.members import deadline
+from hisock.engine.waiting import wait_for_room
+from hisock.errors import SendTimeout, WouldBlock
+from hisock.hub.outbox import STALL
+from hisock.wire import classic, compact
+from hisock.wire.frames import Regroup, Rename, Roster
+
+if TYPE_CHECKING:
+    from hisock.engine.blocking import ClientEngine
+
+
+class Uplink:
+    """The sending half of a client's engine.
+
+    Args:
+        engine: The engine.
+        waits: Whether a send may wait while the outbox is full.
+
+    Attributes:
+        batches: What threads collect.
+    """
+
+    __slots__ = (
+        "_engine",
+        "_limits",
+        "_link",
+        "_lock",
+        "_open_batches",
+        "_outgoing",
+        "_pump",
+        "_waits",
+        "_writer",
+        "batches",
+    )
+
+    def __init__(self, engine: ClientEngine, *, waits: bool) -> None:
+        self._engine = engine
+        self._limits = engine.limits
+        self._link = engine.link
+        self._lock = engine.lock
+        self._outgoing = engine.outgoing
+        self._pump = engine.pump
+        self._waits = waits
+        #: What encodes messages, once both sides know which wire is spoken.
+        self._writer: classic.Writer | compact.Writer | None = None
+        self.batches = Batches(self.write)
+        self._open_batches = self.batches.open
+
+    # --- which wire ------------------------------------------------------------
+
+    @property
+    def wire(self) -> str | None:
+        """``"compact"``, or ``"classic"``; ``None`` until the server has answered."""
+        if not self._link.connection.is_agreed:
+            return None
+        return "compact" if self._link.connection.writes_compact else "classic"
+
+    def know_wire(self) -> bool:
+        """Look whether both sides know which wire is spoken by now."""
+        connection = self._link.connection
+        if self._writer is None and connection.is_agreed:
+            if connection.writes_compact:
+                self._link.writer = compact.Writer(self._limits.message)
+            self._writer = self._link.writer
+            self.tell_roster()
+        return self._writer is not None
+
+    def agree(self, timeout: float) -> None:
+        """Wait until both sides know which wire is spoken.
+
+        Raises:
+            SendTimeout: The server did not answer in time.
+            ClientDisconnected: The connection ended first.
+        """
+        end = time.monotonic() + timeout
+        while not self.know_wire():
+            seen = self._pump.news
+            if not (self._engine.is_usable and self._link.is_open):
+                self._engine.raise_closed()
+            left = end - time.monotonic()
+            if self._link.connection.is_agreed:
+                continue
+            if left <= 0:
+                raise SendTimeout(
+                    f"the server did not answer the hello within {timeout:g} s, so "
+                    "what this content needs cannot be sent yet; is its run() called? "
+                    "(bytes can be sent at once)"
+                )
+            self._engine.wait_more(left, seen)
+
+    def tell_roster(self) -> None:
+        """Ask to be told who joins and leaves, if a handler wants to know."""
+        wants = self._engine.table.event("client_connect") or self._engine.table.event(
+            "client_disconnect"
+        )
+        if wants and self._writer is not None and self._writer.is_compact:
+            self.write(compact.encode(Roster(on=True)))
+
+    # --- sending ---------------------------------------------------------------
+
+    def send(self, command: str | None, content: Any, ttl: float | None = None) -> None:
+        """Send one message: a command with content, or raw content.
+
+        Raises:
+            ClientDisconnected: The connection has ended.
+            ReservedCommand, NotSendable, MessageTooLarge: The message cannot be sent.
+            SendTimeout: The server took nothing for 10 s.
+            WouldBlock: The outbox is full and this client may not wait.
+        """
+        writer = self._writer
+        if writer is None:
+            self._send_early(command, content, ttl)
+            return
+        if ttl is None:
+            frame = writer.message(command, content)
+        else:
+            frame = writer.message(command, content, deadline(ttl))
+        if self._open_batches and self.batches.collect(frame):
+            return
+        self.write(frame)
+
+    def write(self, frame: bytes) -> None:
+        """Write frames after everything before them; waits for room where it may."""
+        link = self._link
+        if link.outbox.size or not (self._engine.is_usable and link.connection.is_open):
+            self._write_behind(frame)
+            return
+        if self._outgoing.send(link, frame):
+            self.see_off()
+
+    def _write_behind(self, data: bytes) -> None:
+        """Write where something may be in the way."""
+        if not (self._engine.is_usable and self._link.is_open):
+            self._engine.raise_closed()
+        if self._link.outbox.is_full:
+            self._wait_for_room()
+        self._lock.run(self._outgoing.write, self._link, data)
+        self.see_off()
+
+    def _send_early(self, command: str | None, content: Any, ttl: float | None) -> None:
+        """Send before the server has said which wire it speaks.
+
+        A command with bytes means the same on both wires, so it may leave at once;
+        anything else has to wait.
+        """
+        if not (self._engine.is_usable and self._link.is_open):
+            self._engine.raise_closed()
+        self._pump.try_pump(0.0)
+        if self.may_leave(command, content, ttl) and not self.know_wire():
+            frame = self._link.writer.message(command, content)
+            if self._link.outbox.is_full:
+                self._wait_for_room()
+            if self._lock.run(self._write_early, frame):
+                self.see_off()
+                return
+        self.agree(STALL)
+        self.send(command, content, ttl)
+
+    def may_leave(self, command: str | None, content: Any, ttl: float | None) -> bool:
+        """Whether a message means the same on both wires."""
+        return (
+            type(content) is bytes
+            and ttl is None
+            and (command is not None or b" " not in content)
+        )
+
+    def _write_early(self, frame: bytes) -> bool:
+        """Write a classic frame, unless the wire was settled just now."""
+        if self._link.connection.is_agreed:
+            return False
+        self._outgoing.write(self._link, frame)
+        return True
+
+    def rename(self, frame: Rename | Regroup) -> None:
+        """Tell the server another name or group."""
+        if not (self._engine.is_usable and self._link.is_open):
+            self._engine.raise_closed()
+        if not self.know_wire():
+            early = self._link.writer.control(frame)
+            if self._lock.run(self._write_early, early):
+                self.see_off()
+                return
+            self.know_wire()
+        self.write(self._link.writer.control(frame))
+
+    def see_off(self) -> None:
+        """Wait until what could not be written at once is, where one may wait: nobody
+        else will do it while the program does other things."""
+        if self._link.outbox.size and self._waits and not self._outgoing.unsent:
+            self._drain(STALL)
+
+    def flush_unsent(self) -> None:
+        """Write what handlers sent."""
+        if self._outgoing.unsent:
+            self._outgoing.flush()
+            self.see_off()
+
+    def flush_batches(self) -> None:
+        """Write what this thread's batch has collected."""
+        if self._open_batches:
+            self.batches.flush()
+
+    def flush(self) -> None:
+        """Write what was collected: this thread is about to wait."""
+        if self._open_batches:
+            self.batches.flush()
+        if self._outgoing.unsent:
+            self.flush_unsent()
+
+    def _wait_for_room(self) -> None:
+        if not self._waits:
+            self._lock.run(self._link.flush)
+            if self._link.outbox.is_full:
+                raise WouldBlock(
+                    f"{self._link.outbox.size} bytes wait to be sent already; call "
+                    "update() and try again"
+                )
+        elif not self._drain(STALL):
+            raise SendTimeout(
+                f"the server took nothing for {STALL:g} s while "
+                f"{self._link.outbox.size} bytes were waiting for it"
+            )
+
+    def _drain(self, patience: float) -> bool:
+        """Write all that waits, and read meanwhile, so that both sides can go on.
+
+        Returns:
+            Whether all was written before nothing moved for ``patience`` seconds.
+        """
+        link = self._link
+        end = time.monotonic() + patience
+        while link.outbox.size and not link.is_over:
+            before = link.outbox.size
+            limit = self._limits.queue
+            reading = link.is_open and (not limit or self._engine.queued() < limit)
+            part = min(0.1, patience)
+            if not (reading and self._pump.try_pump(part)):
+                wait_for_room(link.sock, part)
+            self._lock.run(link.flush)
+            now = time.monotonic()
+            if link.outbox.size < before:
+                end = now + patience
+            elif now >= end:
+                return False
+        return True
