@@ -27,8 +27,8 @@ class HiSockServer(ServerFace):
     other method may be called from any thread.
 
     Args:
-        addr: ``(ip, port)``, ``"host:port"``, ``"[::1]:port"``, ``"unix:/path"``. Port 0
-            takes a free one, ``""`` is every interface. ``None`` listens nowhere.
+        addr: ``(ip, port)``, ``"host:port"``, ``"[::1]:port"``, ``"unix:/path"``. Port
+            0 takes a free one, ``""`` is every interface. ``None`` listens nowhere.
         blocking: Whether ``run`` waits until a handler ran.
         max_connections: Clients served at once; 0 leaves it to ``limits``.
         header_len: Bytes of a header of the 1.1 wire, 2 to 64. A client's own is told

@@ -189,6 +189,10 @@ class ClientEngine:
         finally:
             self._rest()
 
+    def time_handlers(self) -> None:
+        """Report handlers that hold up the program's own loop."""
+        self.runner.blocked = self.reports.blocked
+
     def turn_in_loop(self) -> None:
         """One turn inside a callback of the loop that turns the client."""
         if not self._closed:
@@ -312,9 +316,11 @@ class ClientEngine:
         self._finished_handlers.append(call)
         self.wake()
 
-    def spawn(self, coroutine: Any, context: Any, done: Done) -> None:
+    def spawn(
+        self, coroutine: Any, context: Any, done: Done, where: str = "every()"
+    ) -> None:
         """Run a coroutine; ``done`` is called in a turn."""
-        self.tasks.spawn(coroutine, context, partial(self._later, done))
+        self.tasks.spawn(coroutine, context, partial(self._later, done), where)
 
     def _later(self, done: Done, result: Any, error: BaseException | None) -> None:
         self.finished(partial(done, result, error))

@@ -5,9 +5,10 @@ Knows neither sockets nor locks; what happens around a call is asked of an ``Own
 
 from __future__ import annotations
 
-__all__ = ("SERVING", "Owner", "Runner", "explain_conversion")
+__all__ = ("BLOCKED", "SERVING", "Owner", "Runner", "explain_conversion")
 
 import contextvars
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -39,6 +40,9 @@ SERVING: Final[contextvars.ContextVar[tuple[Link, int] | None]] = (
 
 #: Calls inside one another that are served while their callers wait.
 _DEEPEST: Final = 16
+
+#: Seconds that a handler may hold up a loop without being named.
+BLOCKED: Final = 0.25
 
 #: What a handler came to: a result, or what it raised.
 Done = Callable[[Any, BaseException | None], None]
@@ -91,7 +95,12 @@ class Owner(Protocol):
         """Call in a worker thread; ``done`` is called on the turning thread."""
 
     def spawn(
-        self, link: Link, coroutine: Any, context: contextvars.Context, done: Done
+        self,
+        link: Link,
+        coroutine: Any,
+        context: contextvars.Context,
+        done: Done,
+        where: str,
     ) -> None:
         """Run a coroutine; ``done`` is called on the turning thread."""
 
@@ -119,7 +128,7 @@ class Runner:
         by_client: Whether the messages come from a client, that is: on a server.
     """
 
-    __slots__ = ("_by_client", "_owner", "_post", "_table")
+    __slots__ = ("_by_client", "_owner", "_post", "_table", "blocked")
 
     def __init__(
         self, table: HandlerTable, owner: Owner, post: Post, *, by_client: bool
@@ -128,6 +137,8 @@ class Runner:
         self._owner = owner
         self._post = post
         self._by_client = by_client
+        #: Told of a handler that held up the loop, and for how many seconds.
+        self.blocked: Callable[[str, float], None] | None = None
 
     # --- what was read -------------------------------------------------------------
 
@@ -143,9 +154,34 @@ class Runner:
         that raised it.
         """
         rest = islice(messages.rest, 1) if one else messages.rest
+        if self.blocked is not None:
+            rest = self._timed(rest, messages, self.blocked)
         if messages.is_packed:
             return self._run_packed(link, rest, client)
         return self._run_text(link, rest, client)
+
+    def _timed(
+        self,
+        rest: Iterator[bytes],
+        messages: Messages,
+        blocked: Callable[[str, float], None],
+    ) -> Iterator[bytes]:
+        """Pass messages on, and look how long each takes."""
+        for body in rest:
+            began = time.monotonic()
+            yield body
+            took = time.monotonic() - began
+            if took > BLOCKED:
+                entry = self._entry_of(body, is_packed=messages.is_packed)
+                blocked("?" if entry is None else entry.signature.where, took)
+
+    def _entry_of(self, body: bytes, *, is_packed: bool) -> HandlerEntry | None:
+        if not is_packed:
+            found = self._table.find(body)
+            return found[0] if found else self._table.everything
+        frame = compact.decode(body)
+        command = frame.command if isinstance(frame, Message | Request) else None
+        return self._table.get(command) or self._table.everything
 
     def _run_text(self, link: Link, rest: Iterator[bytes], client: Any) -> bool:
         # Hot path: bench/one_way.py.
@@ -399,7 +435,7 @@ class Runner:
                 self._finished(link, entry, answering, result, None)
             case "coroutine":
                 link.begin(entry)
-                self._owner.spawn(link, result, context, done)
+                self._owner.spawn(link, result, context, done, entry.signature.where)
             case "generator":
                 assert answering is not None
                 self._owner.produce(self._producer(link, entry, answering, result))

@@ -138,10 +138,15 @@ class Hearing:
         engine.workers.submit(call, later)
 
     def spawn(
-        self, link: Link, coroutine: Any, context: contextvars.Context, done: Done
+        self,
+        link: Link,
+        coroutine: Any,
+        context: contextvars.Context,
+        done: Done,
+        where: str,
     ) -> None:
         """Run a coroutine."""
-        self._engine.spawn(coroutine, context, done)
+        self._engine.spawn(coroutine, context, done, where)
 
     def produce_async(
         self,

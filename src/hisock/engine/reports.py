@@ -65,6 +65,15 @@ class Reports:
         else:
             self._log.error("%s failed", where, exc_info=error)
 
+    def blocked(self, where: str, seconds: float) -> None:
+        """A handler kept the loop from everything else for a while."""
+        if count := self._repeats.due(where):
+            text = (
+                "handler %s blocked the loop for %.2f s (%d); await what takes long, "
+                "or register it with threaded=True"
+            )
+            self._log.warning(text, where, seconds, count)
+
     def unclaimed(self, client: Any, mail: Mail) -> None:
         """A server's message that nobody handles; ``message`` may still see it."""
         if self._table.event("message") is not None:

@@ -188,6 +188,10 @@ class ServerEngine:
         if self._closing:
             self._finish()
 
+    def time_handlers(self) -> None:
+        """Report handlers that hold up the program's own loop."""
+        self._runner.blocked = self.reports.blocked
+
     def turn_in_loop(self) -> None:
         """One turn inside a callback of the loop that turns the server."""
         self.turn.run(self._turn_in_loop)
@@ -391,9 +395,12 @@ class ServerEngine:
         self._finished_handlers.append(call)
         self.wake()
 
-    def spawn(self, coroutine: Any, context: Any, done: Done) -> None:
+    def spawn(
+        self, coroutine: Any, context: Any, done: Done, where: str = "every()"
+    ) -> None:
         """Run a coroutine; ``done`` is called in a turn."""
-        self.coroutines().spawn(coroutine, context, partial(self._later, done))
+        later = partial(self._later, done)
+        self.coroutines().spawn(coroutine, context, later, where)
 
     def _later(self, done: Done, result: Any, error: BaseException | None) -> None:
         self.finished(partial(done, result, error))
@@ -404,6 +411,7 @@ class ServerEngine:
             from hisock.engine.tasks import Tasks  # asyncio: 30 ms
 
             self.tasks = Tasks(self.wake)
+            self.tasks.blocked = self.reports.blocked
         return self.tasks
 
     def resume(self, link: Link) -> None:

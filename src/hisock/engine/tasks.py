@@ -9,12 +9,13 @@ __all__ = ("Tasks",)
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from hisock.engine.calls import Done
+from hisock.engine.calls import BLOCKED, Done
 from hisock.engine.link import Link
 from hisock.session.requests import Answering
 from hisock.wire import compact
@@ -23,6 +24,48 @@ from hisock.wire.frames import End
 #: Seconds between two looks at sockets that asyncio cannot watch on this system, or at
 #: a peer whose buffer is full.
 _LOOK: Final = 0.01
+
+
+def _nobody_cares(where: str, seconds: float) -> None:
+    """For engines that do not say so."""
+
+
+class _Timed(Coroutine[Any, Any, Any]):
+    """A coroutine whose steps are timed: one that takes long holds up all others."""
+
+    __slots__ = ("_inner", "_tasks", "_where")
+
+    def __init__(
+        self, inner: Coroutine[Any, Any, Any], where: str, tasks: Tasks
+    ) -> None:
+        self._inner = inner
+        self._where = where
+        self._tasks = tasks
+
+    def send(self, value: Any) -> Any:
+        began = time.monotonic()
+        try:
+            return self._inner.send(value)
+        finally:
+            self._look(began)
+
+    def throw(self, *error: Any) -> Any:
+        began = time.monotonic()
+        try:
+            return self._inner.throw(*error)
+        finally:
+            self._look(began)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __await__(self) -> Any:
+        return self._inner.__await__()
+
+    def _look(self, began: float) -> None:
+        took = time.monotonic() - began
+        if took > BLOCKED:
+            self._tasks.blocked(self._where, took)
 
 
 class Tasks:
@@ -44,15 +87,26 @@ class Tasks:
         self.loop = loop or asyncio.SelectorEventLoop()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watched: int | None = None
+        #: Told of a coroutine that held up the loop, and for how many seconds.
+        self.blocked: Callable[[str, float], None] = _nobody_cares
 
     def spawn(
         self,
         coroutine: Coroutine[Any, Any, Any],
         context: contextvars.Context,
         done: Done,
+        where: str,
     ) -> None:
-        """Run a coroutine; ``done`` gets what it came to."""
-        task = self.loop.create_task(coroutine, context=context)
+        """Run a coroutine; ``done`` gets what it came to.
+
+        Args:
+            coroutine: What to run.
+            context: Its context variables.
+            done: Gets its result, or what it raised.
+            where: What it is called where it holds up the loop.
+        """
+        timed = _Timed(coroutine, where, self)
+        task = self.loop.create_task(timed, context=context)
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, done))
 
@@ -160,8 +214,8 @@ class Tasks:
                 while not answering.credit:
                     news.clear()
                     await news.wait()
-                while link.outbox.is_full and not answering.is_over:
-                    await asyncio.sleep(_LOOK)  # noqa: ASYNC110  # nobody tells
+                while link.outbox.is_full and not answering.is_over:  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK)  # nobody tells when it is not any more
                 answering.credit -= 1
                 send(link, link.writer.item(answering.id, item))
         finally:

@@ -91,6 +91,8 @@ class ServerWatch(_Watch):
         self.error: Exception | None = None
         engine.tasks = Tasks(engine.wake, loop)
         engine.waker = self.ring
+        engine.tasks.blocked = engine.reports.blocked
+        engine.time_handlers()
         try:
             if self._fd is None:
                 raise NotImplementedError
@@ -136,6 +138,8 @@ class ClientWatch(_Watch):
         self._waiting: set[asyncio.Future[None]] = set()
         engine.tasks = Tasks(engine.wake, loop)
         engine.waker = self.ring
+        engine.tasks.blocked = engine.reports.blocked
+        engine.time_handlers()
         try:
             loop.add_reader(engine.link.fd, self.turn)
         except NotImplementedError:
@@ -230,8 +234,11 @@ def _wait_in_thread(wait: Callable[[], object], watch: _Watch) -> None:
         finally:
             done.set()
 
+    def is_over() -> bool:
+        return watch.is_over
+
     def run() -> None:
-        while not watch.is_over:
+        while not is_over():
             wait()
             done.clear()
             try:
@@ -239,7 +246,7 @@ def _wait_in_thread(wait: Callable[[], object], watch: _Watch) -> None:
             except RuntimeError:
                 return  # the loop is closed
             while not done.wait(_LOOK):
-                if watch.is_over:
+                if is_over():
                     return
 
     threading.Thread(target=run, name="hisock watch", daemon=True).start()
