@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = (
     "__version__",
+    "aio",
     "client",
     "connect",
     "constants",
@@ -22,8 +23,11 @@ __all__ = (
     "threaded_connect",
     "types",
     "utils",
+    "AsyncClientInfo",
     "ClientInfo",
+    "Handlers",
     "Limits",
+    "Message",
     "HiSockClient",
     "HiSockServer",
     "ThreadedHiSockClient",
@@ -31,8 +35,11 @@ __all__ = (
     "HiSockError",
     "ClientDisconnected",
     "ClientException",
+    "CommandError",
     "NoHeaderWarning",
     "NoMessageException",
+    "RemoteError",
+    "RequestTimeout",
     "ServerException",
     "ServerNotRunning",
 )
@@ -43,7 +50,7 @@ from hisock.constants import __version__
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from hisock import client, constants, errors, server, types, utils
+    from hisock import aio, client, constants, errors, server, types, utils
     from hisock.client import (
         HiSockClient,
         ThreadedHiSockClient,
@@ -53,9 +60,12 @@ if TYPE_CHECKING:
     from hisock.errors import (
         ClientDisconnected,
         ClientException,
+        CommandError,
         HiSockError,
         NoHeaderWarning,
         NoMessageException,
+        RemoteError,
+        RequestTimeout,
         ServerException,
         ServerNotRunning,
     )
@@ -65,7 +75,7 @@ if TYPE_CHECKING:
         start_server,
         start_threaded_server,
     )
-    from hisock.types import ClientInfo, Limits
+    from hisock.types import AsyncClientInfo, ClientInfo, Handlers, Limits, Message
     from hisock.utils import (
         get_local_ip,
         input_client_config,
@@ -74,7 +84,7 @@ if TYPE_CHECKING:
         iptup_to_str,
     )
 
-_MODULES = ("client", "constants", "errors", "server", "types", "utils")
+_MODULES = ("aio", "client", "constants", "errors", "server", "types", "utils")
 _HOMES = {
     "connect": "client",
     "threaded_connect": "client",
@@ -89,8 +99,11 @@ _HOMES = {
     "input_server_config": "utils",
     "ipstr_to_tup": "utils",
     "iptup_to_str": "utils",
+    "AsyncClientInfo": "types",
     "ClientInfo": "types",
+    "Handlers": "types",
     "Limits": "types",
+    "Message": "types",
 }
 
 

@@ -14,7 +14,12 @@ from hisock.engine.face import Face
 from hisock.engine.link import DONT_WAIT
 from hisock.engine.server_face import spell_address
 from hisock.errors import InvalidClient, InvalidOption, Refused, UnknownClient
-from hisock.handlers.table import SERVER_EVENTS, HandlerTable, Options
+from hisock.handlers.table import (
+    SERVER_EVENTS,
+    HandlerEntry,
+    HandlerTable,
+    Options,
+)
 from hisock.types import ClientLike, Limits
 from hisock.wire.classic import check_header_len
 from hisock.wire.frames import ClientAnswer, Regroup, Rename
@@ -124,12 +129,13 @@ class ClientFace(Face):
 
     def _register(
         self, command: str, function: Callable[..., Any], options: Options
-    ) -> None:
+    ) -> HandlerEntry | None:
         told = any(self._table.event(event) for event in _ROSTER_EVENTS)
-        super()._register(command, function, options)
+        before = super()._register(command, function, options)
         engine = getattr(self, "_engine", None)
         if engine is not None and command in _ROSTER_EVENTS and not told:
             engine.uplink.tell_roster()
+        return before
 
     def batch(self) -> AbstractContextManager[None]:
         """Collect what is sent inside ``with client.batch():`` into few writes.

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, Protocol, Self
 from hisock.engine.pace import Pace
 from hisock.engine.threads import Driver
 from hisock.errors import ReservedCommand
-from hisock.handlers.table import HandlerTable, Options
+from hisock.handlers.table import HandlerEntry, HandlerTable, Options
 from hisock.types import Handler, Handlers
 from hisock.wire.payload import prefix_of
 
@@ -140,15 +140,22 @@ class Face:
         options = Options(threaded=threaded, override=override, concurrency=concurrency)
 
         def register(function: Handler) -> Handler:
-            self._register(command, function, options)
+            before = self._register(command, function, options)
+            if before is not None and not override:
+                warnings.warn(
+                    f"{command!r} was handled by {before.signature.where}, which is "
+                    "not called any more; say override=True if that is meant",
+                    UserWarning,
+                    stacklevel=2,
+                )
             return function
 
         return register
 
     def _register(
         self, command: str, function: Callable[..., Any], options: Options
-    ) -> None:
-        self._table.add(command, function, options)
+    ) -> HandlerEntry | None:
+        return self._table.add(command, function, options)
 
     def on_error(self, function: Handler) -> Handler:
         """Have the decorated function told of what goes wrong in handlers.

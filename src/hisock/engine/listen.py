@@ -82,6 +82,15 @@ class Pump:
         self._listener = listener
         self._drive.watch(listener.fileno(), self._on_accept, None)
 
+    def listens_at(self, address: Any) -> bool:
+        """Whether a connection to this address would come here."""
+        if self._listener is None or not self._accepts:
+            return False
+        own = self._listener.getsockname()
+        if not (isinstance(own, tuple) and isinstance(address, tuple)):
+            return bool(own == address)
+        return own[1] == address[1] and own[0] in (address[0], "0.0.0.0", "::")
+
     @property
     def fileno(self) -> int | None:
         """What becomes readable when a socket is ready, where there is such a thing."""

@@ -33,10 +33,22 @@ class Post:
 
     Attributes:
         current: The messages whose handlers run; set by the engine that runs them.
+        gather: Has ``flush`` called at the end of this turn of the program's own loop,
+            where one turns: until then every send waits for more.
         unsent: Links with something collected; empty most of the time.
     """
 
-    __slots__ = ("_behind", "_lock", "_mark", "_ready", "_turn", "current", "unsent")
+    __slots__ = (
+        "_behind",
+        "_is_gathering",
+        "_lock",
+        "_mark",
+        "_ready",
+        "_turn",
+        "current",
+        "gather",
+        "unsent",
+    )
 
     def __init__(
         self,
@@ -50,7 +62,9 @@ class Post:
         self._ready = ready
         self._behind = behind
         self._mark = 0.0
+        self._is_gathering = False
         self.current: Messages | None = None
+        self.gather: Callable[[], None] | None = None
         self.unsent: dict[Link, None] = {}
 
     def note_time(self) -> None:
@@ -66,6 +80,9 @@ class Post:
         bench/ping_pong.py).
         """
         lock = self._lock
+        if self.gather is not None:
+            lock.run(self.write, link, frame)
+            return False
         current = self.current
         with lock.reading:
             free = (
@@ -103,6 +120,9 @@ class Post:
         is no error."""
         if not link.connection.is_open:
             return
+        if self.gather is not None:
+            self._keep(link, frame, self.gather)
+            return
         current = self.current
         if (
             current is not None
@@ -114,6 +134,15 @@ class Post:
         link.send(frame)
         if link.outbox.size or not link.connection.is_open:
             self._behind(link)
+
+    def _keep(self, link: Link, frame: bytes, gather: Callable[[], None]) -> None:
+        link.outbox.append(frame)
+        self.unsent[link] = None
+        if link.outbox.size >= FLUSH_SIZE:
+            self._flush_link(link)
+        elif not self._is_gathering:
+            self._is_gathering = True
+            gather()
 
     def write_now(self, link: Link, frame: bytes) -> None:
         """As ``write``, but not collected: somebody waits for the answer."""
@@ -140,6 +169,7 @@ class Post:
             self._lock.run(self._flush)
 
     def _flush(self) -> None:
+        self._is_gathering = False
         for link in self.unsent:
             self._flush_link(link)
         self.unsent.clear()

@@ -384,6 +384,24 @@ class ServerEngine:
         """Run the handler of a reserved event; whether there is one."""
         return self._runner.run_event(link, event, *arguments)
 
+    def admit(self, address: Any) -> bool:
+        """Let in whoever has said hello, but run nothing, if nobody turns the server.
+
+        For a client in the same thread, that cannot go on before it is let in.
+
+        Args:
+            address: Where the client called; false if that is another server's.
+        """
+        if not self.pump.listens_at(address):
+            return False
+        return self.turn.try_run(self._admit)
+
+    def _admit(self) -> None:
+        self.pump.step(wait=False)
+        for link in list(self.pump.ready):
+            if link.inbox and isinstance(link.inbox[0], Opened):
+                self.lock.run(self._enter, link, link.inbox[0].hello)
+
     def expel(self, link: Link) -> None:
         """Take a client out of the look-ups; under the lock."""
         if link.is_member:

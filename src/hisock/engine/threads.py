@@ -5,7 +5,14 @@ Never imports asyncio: the blocking client uses this too.
 
 from __future__ import annotations
 
-__all__ = ("Driver", "StateLock", "Turn", "Workers", "say_goodbye_at_exit")
+__all__ = (
+    "Driver",
+    "StateLock",
+    "Turn",
+    "Workers",
+    "in_this_process",
+    "say_goodbye_at_exit",
+)
 
 import atexit
 import os
@@ -321,9 +328,13 @@ def say_goodbye_at_exit(engine: _Farewell) -> None:
     _alive.add(engine)
 
 
+def in_this_process() -> list[Any]:
+    """Every server's and client's engine that is alive in this process."""
+    return [engine for engine in list(_alive) if engine.pid == os.getpid()]
+
+
 @atexit.register
 def _say_goodbye() -> None:
-    for engine in list(_alive):
-        if engine.pid == os.getpid():
-            with suppress(OSError, RuntimeError):  # the others want their turn, too
-                engine.abandon()
+    for engine in in_this_process():
+        with suppress(OSError, RuntimeError):  # the others want their turn, too
+            engine.abandon()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hisock.engine.batch import Batches
 from hisock.engine.members import deadline
+from hisock.engine.threads import in_this_process
 from hisock.engine.waiting import wait_for_room
 from hisock.errors import SendTimeout, WouldBlock
 from hisock.hub.outbox import STALL
@@ -88,7 +89,7 @@ class Uplink:
             if not (self._engine.is_usable and self._link.is_open):
                 self._engine.raise_closed()
             left = end - time.monotonic()
-            if self._link.connection.is_agreed:
+            if self._link.connection.is_agreed or self._is_let_in():
                 continue
             if left <= 0:
                 raise SendTimeout(
@@ -97,6 +98,18 @@ class Uplink:
                     "(bytes can be sent at once)"
                 )
             self._engine.wait_more(left, seen)
+
+    def _is_let_in(self) -> bool:
+        """Have a server in this very thread answer, where nobody else turns it."""
+        try:
+            address = self._link.sock.getpeername()
+        except OSError:
+            return False
+        before = self._link.connection.is_agreed
+        servers = [engine for engine in in_this_process() if hasattr(engine, "admit")]
+        if any(server.admit(address) for server in servers):
+            self._pump.try_pump(0.0)
+        return self._link.connection.is_agreed is not before
 
     def tell_roster(self) -> None:
         """Ask to be told who joins and leaves, if a handler wants to know."""

@@ -47,6 +47,18 @@ class _Watch:
             with suppress(RuntimeError):  # the loop is closed
                 self.loop.call_soon_threadsafe(self._soon)
 
+    def gather(self) -> None:
+        """Write what is sent meanwhile at the end of this turn of the loop."""
+        if threading.get_ident() == self._thread:
+            self.loop.call_soon(self.flush)
+        else:
+            with suppress(RuntimeError):  # the loop is closed
+                self.loop.call_soon_threadsafe(self.flush)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        raise NotImplementedError
+
     def _soon(self) -> None:
         if not (self._due or self.is_over):
             self._due = True
@@ -91,6 +103,7 @@ class ServerWatch(_Watch):
         self.error: Exception | None = None
         engine.tasks = Tasks(engine.wake, loop)
         engine.waker = self.ring
+        engine.outgoing.gather = self.gather
         engine.tasks.blocked = engine.reports.blocked
         engine.time_handlers()
         try:
@@ -117,8 +130,14 @@ class ServerWatch(_Watch):
         else:
             self._again(engine.patience())
 
+    def flush(self) -> None:
+        """Write what was gathered."""
+        self._engine.outgoing.flush()
+
     def stop(self) -> None:
         """Watch no longer; the engine closes its descriptor next."""
+        self._engine.outgoing.gather = None
+        self._engine.outgoing.flush()
         if self._fd is not None and not self.loop.is_closed():
             self.loop.remove_reader(self._fd)
         self._over()
@@ -138,6 +157,7 @@ class ClientWatch(_Watch):
         self._waiting: set[asyncio.Future[None]] = set()
         engine.tasks = Tasks(engine.wake, loop)
         engine.waker = self.ring
+        engine.outgoing.gather = self.gather
         engine.tasks.blocked = engine.reports.blocked
         engine.time_handlers()
         try:
@@ -209,8 +229,14 @@ class ClientWatch(_Watch):
         if not engine.link.is_open:
             self.ring()
 
+    def flush(self) -> None:
+        """Write what was gathered."""
+        self._engine.outgoing.flush()
+        self.look_for_room()
+
     def stop(self) -> None:
         """Watch no longer; the engine closes its socket next."""
+        self._engine.outgoing.gather = None
         if self._fd is not None and not self.loop.is_closed():
             self.loop.remove_reader(self._fd)
             if self._writes:

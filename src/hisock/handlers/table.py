@@ -186,8 +186,11 @@ class HandlerTable:
         command: str,
         function: Callable[..., Any],
         options: Options = Options(),
-    ) -> None:
+    ) -> HandlerEntry | None:
         """Let ``function`` handle ``command``, instead of an earlier one.
+
+        Returns:
+            The earlier one, if it is another function.
 
         Raises:
             ReservedCommand: The command has the form ``$command$``.
@@ -204,8 +207,12 @@ class HandlerTable:
             kinds = kinds - {"generator", "async_generator"}
         signature = read_signature(function, command, offered, kinds=kinds)
         entry = HandlerEntry(command, function, signature, options, self._pad(offered))
+        before = self._entries.get(command)
         self._entries[command] = entry
         self._compile()
+        if before is None or _is_same(before.function, function):
+            return None
+        return before
 
     def _pad(self, offered: tuple[str, ...]) -> tuple[str, ...]:
         """On a client the first argument of a command is nobody, so that one loop
@@ -288,6 +295,12 @@ class HandlerTable:
         for entry in self.commands():
             if entry.is_plain:
                 self.packed[entry.command] = entry.call_packed
+
+
+def _is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Whether a function was only defined again, as in a notebook's cell."""
+    names = ("__module__", "__qualname__")
+    return all(getattr(one, n, one) == getattr(other, n, other) for n in names)
 
 
 def _bind(
