@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 
 from hisock.engine.answering import Answers
 from hisock.engine.calls import Done, Runner
+from hisock.engine.gate import Gate
 from hisock.engine.link import Link
 from hisock.engine.listen import Pump
 from hisock.engine.members import Members
@@ -30,9 +31,9 @@ from hisock.engine.search import take_nested
 from hisock.engine.threads import StateLock, Turn, Workers, say_goodbye_at_exit
 from hisock.errors import AlreadyRunning
 from hisock.handlers.table import HandlerTable
-from hisock.session.connection import LINGER, Closed, Event, Messages, Opened
-from hisock.types import ClientInfo, Limits
-from hisock.wire.frames import PROTO, Bye, Hello, Joined, Left, Refusal
+from hisock.session.connection import LINGER, Event, Messages
+from hisock.types import Limits
+from hisock.wire.frames import Bye
 
 #: Seconds after which a thread that pumps for itself looks whether somebody turns.
 _YIELD: Final = 0.05
@@ -88,9 +89,8 @@ class ServerEngine:
         self.answers = Answers(self)
         self._runner = Runner(self.table, self.answers, self.outgoing, by_client=True)
         self._name = name
-        self._wires = wires
-        self._capacity = max_connections or limits.connections
-        self._closing = False
+        self.gate = Gate(self, max_connections or limits.connections, wires)
+        self.is_closing = False
         self._give_up = 0.0
         self._finished = threading.Event()
         self._pumping = False
@@ -101,8 +101,6 @@ class ServerEngine:
         self.tasks: Any = None
         #: Has the program's own loop turn soon, where it turns the server.
         self.waker: Callable[[], None] | None = None
-        #: Makes what handlers get; the face sets it.
-        self.describe: Callable[[Link, Hello], ClientInfo] = _describe
         say_goodbye_at_exit(self)
 
     # --- turning ---------------------------------------------------------------
@@ -154,7 +152,7 @@ class ServerEngine:
             try:
                 self.turn.run(action, *arguments)
             except AlreadyRunning:
-                if self._closing and not self.turn.is_mine:
+                if self.is_closing and not self.turn.is_mine:
                     return  # close(), in another thread, turns it a last time
                 if not self._pumping or self.turn.is_mine:
                     raise
@@ -177,7 +175,7 @@ class ServerEngine:
         end = None if timeout is None else time.monotonic() + timeout
         try:
             self._step(wait, timeout)
-            while not self._work() and wait and not self._closing:
+            while not self._work() and wait and not self.is_closing:
                 left = None if end is None else end - time.monotonic()
                 if left is not None and left <= 0:
                     break
@@ -185,7 +183,7 @@ class ServerEngine:
         finally:
             if self.outgoing.unsent:
                 self.outgoing.flush()
-        if self._closing:
+        if self.is_closing:
             self._finish()
 
     def time_handlers(self) -> None:
@@ -214,7 +212,7 @@ class ServerEngine:
                 pass
         finally:
             self.outgoing.flush()
-        if self._closing:
+        if self.is_closing:
             self._finish()
 
     def _step(self, wait: bool, timeout: float | None) -> None:
@@ -272,7 +270,7 @@ class ServerEngine:
                 # the way loses it: what was not run yet is run in the next turn.
                 event = inbox[0]
                 if not isinstance(event, Messages):
-                    if self._happened(link, event):
+                    if self.gate.happened(link, event):
                         ran = True
                 # Who was refused is not heard, whatever else it had to say.
                 elif link.has_joined and self._run(link, event, one=one):
@@ -306,107 +304,9 @@ class ServerEngine:
         finally:
             outgoing.current = None
 
-    def _happened(self, link: Link, event: Opened | Closed) -> bool:
-        if isinstance(event, Opened):
-            return self._join(link, event)
-        return self._leave(link, event)
-
-    def _join(self, link: Link, opened: Opened) -> bool:
-        refusal = self.lock.run(self._enter, link, opened.hello)
-        _done_with(link.inbox, opened)  # a handler that raises is not run again
-        if refusal:
-            _log.warning("refused %s: %s", link.where, refusal)
-            return False
-        info = link.info
-        _log.info("joined: %s", dict(info))
-        try:
-            return self.run_event(link, "join", info)
-        finally:
-            self.members.tell_others(link, Joined(dict(info)))
-
-    def _enter(self, link: Link, hello: Hello) -> str:
-        """Add a client to the registry; why not, if not."""
-        if link.is_member:
-            return ""
-        code, text = self._refusal(hello)
-        if text:
-            self._refuse(link, hello, code, text)
-            return text
-        if hello.proto and "compact" in self._wires:
-            link.connection.welcome(hello, time.monotonic())
-            link.heed()
-            link.wants_roster = False
-        link.writer = self.members.writer_for(link)
-        link.info = self.describe(link, hello)
-        self.registry.add(link)
-        link.has_joined = link.is_member = True
-        return ""
-
-    def _refusal(self, hello: Hello) -> tuple[str, str]:
-        """Why a client is not served, as a code and a text; empty if it is."""
-        if self._closing:
-            return "closed", "the server is closing"
-        if 0 < self._capacity <= len(self.registry):
-            return "busy", f"the server is full ({self._capacity} clients)"
-        if hello.proto and "compact" in self._wires:
-            if hello.proto < PROTO:
-                return "version", (
-                    f"this server speaks version {PROTO} of the compact wire, the "
-                    f"client speaks up to {hello.proto}; use a newer hisock there"
-                )
-        elif "classic" not in self._wires:
-            return "version", "this server does not speak the wire of hisock 1.1"
-        return "", ""
-
-    def _refuse(self, link: Link, hello: Hello, code: str, text: str) -> None:
-        if hello.proto and "compact" in self._wires:
-            refusal = Refusal(code, text, 1000 if code == "busy" else None)
-            link.end(link.connection.refuse(refusal, time.monotonic()), discard=True)
-            self.settle(link)
-        else:
-            self._say_goodbye(link, text)
-
-    def _leave(self, link: Link, closed: Closed) -> bool:
-        if not link.has_joined:
-            _log.debug("! %s: %s", link.where, closed.reason)
-            return False
-        self.lock.run(self.expel, link)
-        _done_with(link.inbox, closed)
-        is_normal = not (closed.error or closed.reason.startswith("slow consumer"))
-        level = logging.INFO if is_normal else logging.WARNING
-        _log.log(level, "left: %s: %s", dict(link.info), closed.reason)
-        try:
-            return self.run_event(link, "leave", link.info)
-        finally:
-            self.members.tell_others(link, Left(dict(link.info)))
-
     def run_event(self, link: Link, event: str, *arguments: Any) -> bool:
         """Run the handler of a reserved event; whether there is one."""
         return self._runner.run_event(link, event, *arguments)
-
-    def admit(self, address: Any) -> bool:
-        """Let in whoever has said hello, but run nothing, if nobody turns the server.
-
-        For a client in the same thread, that cannot go on before it is let in.
-
-        Args:
-            address: Where the client called; false if that is another server's.
-        """
-        if not self.pump.listens_at(address):
-            return False
-        return self.turn.try_run(self._admit)
-
-    def _admit(self) -> None:
-        self.pump.step(wait=False)
-        for link in list(self.pump.ready):
-            if link.inbox and isinstance(link.inbox[0], Opened):
-                self.lock.run(self._enter, link, link.inbox[0].hello)
-
-    def expel(self, link: Link) -> None:
-        """Take a client out of the look-ups; under the lock."""
-        if link.is_member:
-            self.registry.remove(link)
-            link.is_member = False
 
     def finished(self, call: Callable[[], None]) -> None:
         """Have something done by whoever turns: a handler has come to its end."""
@@ -479,17 +379,17 @@ class ServerEngine:
 
     def hang_up(self, link: Link) -> None:
         """End a client that said goodbye; like 1.1 with nothing but the end."""
-        self.expel(link)
+        self.gate.expel(link)
         events = link.connection.feed_eof(time.monotonic(), "the client said goodbye")
         link.end(events, discard=True)
         self.settle(link)
 
     def end_link(self, link: Link, bye: Bye) -> None:
         """End a client that nobody finds from now on."""
-        self.expel(link)
-        self._say_goodbye(link, bye.text, bye)
+        self.gate.expel(link)
+        self.say_goodbye(link, bye.text, bye)
 
-    def _say_goodbye(self, link: Link, reason: str, bye: Bye | None = None) -> None:
+    def say_goodbye(self, link: Link, reason: str, bye: Bye | None = None) -> None:
         events = link.connection.close(reason, time.monotonic(), bye)
         link.end(events, discard=True)
         self.settle(link)
@@ -525,7 +425,7 @@ class ServerEngine:
     @property
     def is_ending(self) -> bool:
         """Whether everybody has heard the goodbye."""
-        return self._closing and not self.pump.links
+        return self.is_closing and not self.pump.links
 
     @property
     def give_up_at(self) -> float:
@@ -533,14 +433,14 @@ class ServerEngine:
         return self._give_up
 
     def _begin_close(self, reason: str, linger: float) -> None:
-        if self._closing:
+        if self.is_closing:
             return
-        self._closing = True
+        self.is_closing = True
         self._give_up = time.monotonic() + linger
         # Each leaves the look-ups in its turn: a ``leave`` handler that tells the
         # others finds them, though they hear no more.
         for link in list(self.pump.links):
-            self._say_goodbye(link, reason)
+            self.say_goodbye(link, reason)
 
     def _finish(self) -> None:
         """Say goodbye to all, wait until they have heard it, let go of everything."""
@@ -587,12 +487,6 @@ class ServerEngine:
         self.pump.close(shared=self.pid != os.getpid())
 
 
-def _describe(link: Link, hello: Hello) -> ClientInfo:
-    info = ClientInfo(link.address[:2], hello.name, hello.group)
-    info._member = link
-    return info
-
-
 def _has_rest(link: Link, event: Event, *, one: bool) -> bool:
     """Whether there is more in it for later."""
     return (
@@ -600,9 +494,3 @@ def _has_rest(link: Link, event: Event, *, one: bool) -> bool:
         and (link.is_busy or one)
         and length_hint(event.rest) > 0
     )
-
-
-def _done_with(inbox: list[Event], event: Event) -> None:
-    """Take the first event out, unless that is done already."""
-    if inbox and inbox[0] is event:
-        del inbox[0]

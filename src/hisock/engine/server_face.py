@@ -77,7 +77,7 @@ class ServerFace(Face):
             roster=roster,
             wires=chosen,
         )
-        self._engine.describe = _describer(self)
+        self._engine.gate.describe = _describer(self)
         self._table = self._engine.table
         self._members = self._engine.members
         self._inquiry = Inquiry(self._engine)

@@ -106,8 +106,8 @@ class Uplink:
         except OSError:
             return False
         before = self._link.connection.is_agreed
-        servers = [engine for engine in in_this_process() if hasattr(engine, "admit")]
-        if any(server.admit(address) for server in servers):
+        servers = [engine for engine in in_this_process() if hasattr(engine, "gate")]
+        if any(server.gate.admit(address) for server in servers):
             self._pump.try_pump(0.0)
         return self._link.connection.is_agreed is not before
 

@@ -1,0 +1,155 @@
+"""Who comes in, on which wire, and who leaves: the server's members, one by one."""
+
+from __future__ import annotations
+
+__all__ = ("Gate",)
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from hisock.engine.link import Link
+from hisock.session.connection import Closed, Event, Opened
+from hisock.types import ClientInfo
+from hisock.wire.frames import PROTO, Hello, Joined, Left, Refusal
+
+if TYPE_CHECKING:
+    from hisock.engine.serve import ServerEngine
+
+#: Milliseconds after which a client that found the server full may try again.
+_TRY_AGAIN = 1000
+
+_log = logging.getLogger("hisock.server")
+
+
+class Gate:
+    """Lets clients of a server in and out.
+
+    Args:
+        engine: The server's engine.
+        capacity: Clients served at once; 0 for any number.
+        wires: The wires that are spoken.
+    """
+
+    __slots__ = ("_capacity", "_engine", "_wires", "describe")
+
+    def __init__(
+        self, engine: ServerEngine, capacity: int, wires: frozenset[str]
+    ) -> None:
+        self._engine = engine
+        self._capacity = capacity
+        self._wires = wires
+        #: Makes what handlers get; the face sets it.
+        self.describe: Callable[[Link, Hello], ClientInfo] = _describe
+
+    def happened(self, link: Link, event: Opened | Closed) -> bool:
+        """Somebody said hello, or a connection is over; whether a handler ran."""
+        if isinstance(event, Opened):
+            return self._join(link, event)
+        return self._leave(link, event)
+
+    def _join(self, link: Link, opened: Opened) -> bool:
+        refusal = self._engine.lock.run(self._enter, link, opened.hello)
+        _done_with(link.inbox, opened)  # a handler that raises is not run again
+        if refusal:
+            _log.warning("refused %s: %s", link.where, refusal)
+            return False
+        info = link.info
+        _log.info("joined: %s", dict(info))
+        try:
+            return self._engine.run_event(link, "join", info)
+        finally:
+            self._engine.members.tell_others(link, Joined(dict(info)))
+
+    def _enter(self, link: Link, hello: Hello) -> str:
+        """Add a client to the registry; why not, if not."""
+        if link.is_member:
+            return ""
+        code, text = self._refusal(hello)
+        if text:
+            self._refuse(link, hello, code, text)
+            return text
+        if hello.proto and "compact" in self._wires:
+            link.connection.welcome(hello, time.monotonic())
+            link.heed()
+            link.wants_roster = False
+        link.writer = self._engine.members.writer_for(link)
+        link.info = self.describe(link, hello)
+        self._engine.registry.add(link)
+        link.has_joined = link.is_member = True
+        return ""
+
+    def _refusal(self, hello: Hello) -> tuple[str, str]:
+        """Why a client is not served, as a code and a text; empty if it is."""
+        if self._engine.is_closing:
+            return "closed", "the server is closing"
+        if 0 < self._capacity <= len(self._engine.registry):
+            return "busy", f"the server is full ({self._capacity} clients)"
+        if hello.proto and "compact" in self._wires:
+            if hello.proto < PROTO:
+                return "version", (
+                    f"this server speaks version {PROTO} of the compact wire, the "
+                    f"client speaks up to {hello.proto}; use a newer hisock there"
+                )
+        elif "classic" not in self._wires:
+            return "version", "this server does not speak the wire of hisock 1.1"
+        return "", ""
+
+    def _refuse(self, link: Link, hello: Hello, code: str, text: str) -> None:
+        if hello.proto and "compact" in self._wires:
+            refusal = Refusal(code, text, 1000 if code == "busy" else None)
+            link.end(link.connection.refuse(refusal, time.monotonic()), discard=True)
+            self._engine.settle(link)
+        else:
+            self._engine.say_goodbye(link, text)
+
+    def _leave(self, link: Link, closed: Closed) -> bool:
+        if not link.has_joined:
+            _log.debug("! %s: %s", link.where, closed.reason)
+            return False
+        self._engine.lock.run(self.expel, link)
+        _done_with(link.inbox, closed)
+        is_normal = not (closed.error or closed.reason.startswith("slow consumer"))
+        level = logging.INFO if is_normal else logging.WARNING
+        _log.log(level, "left: %s: %s", dict(link.info), closed.reason)
+        try:
+            return self._engine.run_event(link, "leave", link.info)
+        finally:
+            self._engine.members.tell_others(link, Left(dict(link.info)))
+
+    def admit(self, address: Any) -> bool:
+        """Let in whoever has said hello, but run nothing, if nobody turns the server.
+
+        For a client in the same thread, that cannot go on before it is let in.
+
+        Args:
+            address: Where the client called; false if that is another server's.
+        """
+        if not self._engine.pump.listens_at(address):
+            return False
+        return self._engine.turn.try_run(self._admit)
+
+    def _admit(self) -> None:
+        self._engine.pump.step(wait=False)
+        for link in list(self._engine.pump.ready):
+            if link.inbox and isinstance(link.inbox[0], Opened):
+                self._engine.lock.run(self._enter, link, link.inbox[0].hello)
+
+    def expel(self, link: Link) -> None:
+        """Take a client out of the look-ups; under the lock."""
+        if link.is_member:
+            self._engine.registry.remove(link)
+            link.is_member = False
+
+
+def _describe(link: Link, hello: Hello) -> ClientInfo:
+    info = ClientInfo(link.address[:2], hello.name, hello.group)
+    info._member = link
+    return info
+
+
+def _done_with(inbox: list[Event], event: Event) -> None:
+    """Take the first event out, unless that is done already."""
+    if inbox and inbox[0] is event:
+        del inbox[0]
