@@ -43,6 +43,9 @@ from hisock.types import Limits
 from hisock.wire import classic
 from hisock.wire.frames import PROTO, Hello, Probe
 
+#: Seconds between two looks at a handler in a worker thread.
+_LOOK: Final = 0.01
+
 _ENDED: Final = "the server ended the connection"
 #: The shortest classic header that holds the length of a hello with ``proto``.
 _ROOM_FOR_PROTO: Final = 4
@@ -184,6 +187,8 @@ class ClientEngine:
                     break
                 if self.pace.is_set:
                     left = self.pace.patience(left)
+                if self.link.is_busy:  # a worker cannot end a wait for the socket
+                    left = _LOOK if left is None else min(left, _LOOK)
                 self.pump.pump(left, seen)
                 seen = self.pump.news
         finally:

@@ -101,6 +101,8 @@ class ServerEngine:
         self.tasks: Any = None
         #: Has the program's own loop turn soon, where it turns the server.
         self.waker: Callable[[], None] | None = None
+        #: Has that loop watch the server no longer.
+        self.release: Callable[[], None] | None = None
         say_goodbye_at_exit(self)
 
     # --- turning ---------------------------------------------------------------
@@ -481,6 +483,8 @@ class ServerEngine:
         self.turn.try_run(self._let_go)
 
     def _let_go(self) -> None:
+        if self.release is not None:
+            self.release()
         self.members.is_closed = True
         self._finished.set()
         # After a fork the connections, and what watches them, are still the parent's.

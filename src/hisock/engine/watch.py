@@ -103,6 +103,7 @@ class ServerWatch(_Watch):
         self.error: Exception | None = None
         engine.tasks = Tasks(engine.wake, loop)
         engine.waker = self.ring
+        engine.release = self.stop
         engine.outgoing.gather = self.gather
         engine.tasks.blocked = engine.reports.blocked
         engine.time_handlers()
@@ -136,6 +137,8 @@ class ServerWatch(_Watch):
 
     def stop(self) -> None:
         """Watch no longer; the engine closes its descriptor next."""
+        if self.is_over:
+            return
         self._engine.outgoing.gather = None
         self._engine.outgoing.flush()
         if self._fd is not None and not self.loop.is_closed():

@@ -31,7 +31,7 @@ from msgspec import Raw, msgpack
 from hisock.errors import MessageTooLarge, NotSendable, RemoteProtocolError
 from hisock.wire.buffer import PieceBuffer
 from hisock.wire.frames import ClientFrame, PackedFrame
-from hisock.wire.payload import prefix_of
+from hisock.wire.payload import as_text, check_content, prefix_of
 
 #: Bytes of the length before each frame, the most significant first.
 HEADER_LEN: Final = 4
@@ -127,6 +127,8 @@ class Writer:
         prefix = self._prefixes.get(command)
         if prefix is None:
             prefix = self._learn(command)
+        elif command is None and isinstance(content, bytes | str):
+            check_content(as_text(content))  # the same as on the classic wire
         try:
             payload = _encode(content)
         except Exception as error:
