@@ -573,6 +573,10 @@ def _text_or_none(value: object, what: str) -> str | None:
     raise RemoteProtocolError(f"the {what} in a welcome is text, not {value!r:.32}")
 
 
+def _second_hello(rest: bytes | None) -> Frame:
+    raise RemoteProtocolError("a second hello came")
+
+
 _FROM_CLIENT: Final[dict[bytes, Callable[[bytes | None], Frame]]] = {
     b"$CHNAME$": lambda rest: Rename(_read_text(rest)),
     b"$CHGROUP$": lambda rest: Regroup(_read_text(rest)),
@@ -580,6 +584,7 @@ _FROM_CLIENT: Final[dict[bytes, Callable[[bytes | None], Frame]]] = {
     b"$DH_NUMS$": lambda rest: Probe(),
     b"$GETCLT$": lambda rest: GetClient(_read_text(rest) or ""),
     b"$COMPACT$": lambda rest: Compact(),
+    b"$CLTHELLO$": _second_hello,
 }
 _FROM_SERVER: Final[dict[bytes, Callable[[bytes | None], Frame]]] = {
     b"$DISCONN$": lambda rest: Bye(),
