@@ -66,6 +66,11 @@ class Drive:
             if read is not None and events & _NEWS:
                 read(argument)
 
+    def wait(self, timeout: float) -> None:
+        """Wait until something is ready, at most that many seconds; call nothing."""
+        with contextlib.suppress(OSError, ValueError):  # closed meanwhile
+            self._poller.poll(timeout, 1)
+
     @property
     def fileno(self) -> int | None:
         """What becomes readable when something is ready, so that an event loop can

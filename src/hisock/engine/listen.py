@@ -106,6 +106,10 @@ class Pump:
         left = max(0.0, alarm - time.monotonic())
         return left if timeout is None else min(timeout, left)
 
+    def wait(self, timeout: float) -> None:
+        """Wait until a socket is ready, at most that many seconds; from any thread."""
+        self._drive.wait(timeout)
+
     def read_more(self, timeout: float) -> None:
         """As a waiting ``step``, though there is something to dispatch already."""
         if self._touched:

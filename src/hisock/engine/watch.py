@@ -113,7 +113,7 @@ class ServerWatch(_Watch):
             loop.add_reader(self._fd, self.turn)
         except NotImplementedError:
             self._fd = None
-            _wait_in_thread(lambda: engine.pump.read_more(_LOOK), self)
+            _wait_in_thread(lambda: engine.pump.wait(_LOOK), self)
         self.ring()
 
     def turn(self) -> None:
