@@ -149,7 +149,10 @@ class AsyncHiSockServer(ServerFace):
             InvalidClient, UnknownClient, ReservedCommand, NotSendable,
             MessageTooLarge, ServerClosed: As ``HiSockServer.send_client``.
         """
-        if command.__class__ is not str or command not in self._known:
+        try:
+            if command not in self._known:
+                self._learn(command)
+        except TypeError:  # nothing that could be a key
             self._learn(command)
         return self._verbs.send_client(client, command, content, ttl=ttl)
 
@@ -167,7 +170,10 @@ class AsyncHiSockServer(ServerFace):
         exclude: Any = None,
     ) -> Sent:
         """Send a command to everybody in a group now; it waits for nobody."""
-        if command.__class__ is not str or command not in self._known:
+        try:
+            if command not in self._known:
+                self._learn(command)
+        except TypeError:  # nothing that could be a key
             self._learn(command)
         self._members.check_open()
         links = self._members.group(group)
@@ -190,7 +196,10 @@ class AsyncHiSockServer(ServerFace):
         exclude: Any = None,
     ) -> Sent:
         """Send a command to every client now; it waits for nobody."""
-        if command.__class__ is not str or command not in self._known:
+        try:
+            if command not in self._known:
+                self._learn(command)
+        except TypeError:  # nothing that could be a key
             self._learn(command)
         self._members.check_open()
         links = self._members.everybody()
@@ -403,7 +412,10 @@ class AsyncHiSockClient(ClientFace):
             ReservedCommand, NotSendable, MessageTooLarge, ClientDisconnected: As
                 ``HiSockClient.send``.
         """
-        if command.__class__ is not str or command not in self._known:
+        try:
+            if command not in self._known:
+                self._learn(command)
+        except TypeError:  # nothing that could be a key
             self._learn(command)
         return self._verbs.send(command, content, ttl)
 

@@ -105,7 +105,10 @@ class HiSockClient(ClientFace):
             SendTimeout: The server took nothing, or did not answer, for 10 s.
             WouldBlock: The client is non-blocking and its buffer is full.
         """
-        if command.__class__ is not str or command not in self._known:
+        try:
+            if command not in self._known:
+                self._learn(command)
+        except TypeError:  # nothing that could be a key
             self._learn(command)
         self._engine.uplink.send(command, content, ttl)
 

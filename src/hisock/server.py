@@ -113,7 +113,10 @@ class HiSockServer(ServerFace):
         Warns:
             UserWarning: Several clients have that name; the oldest gets it.
         """
-        if command.__class__ is not str or command not in self._known:
+        try:
+            if command not in self._known:
+                self._learn(command)
+        except TypeError:  # nothing that could be a key
             self._learn(command)
         self._members.send_to(client, command, content, ttl)
 
@@ -142,7 +145,10 @@ class HiSockServer(ServerFace):
             ReservedCommand, NotSendable, MessageTooLarge, ServerClosed: As
                 ``send_client``.
         """
-        if command.__class__ is not str or command not in self._known:
+        try:
+            if command not in self._known:
+                self._learn(command)
+        except TypeError:  # nothing that could be a key
             self._learn(command)
         self._members.send_group(group, command, content, ttl, exclude)
 
@@ -170,7 +176,10 @@ class HiSockServer(ServerFace):
             ReservedCommand, NotSendable, MessageTooLarge, ServerClosed: As
                 ``send_client``.
         """
-        if command.__class__ is not str or command not in self._known:
+        try:
+            if command not in self._known:
+                self._learn(command)
+        except TypeError:  # nothing that could be a key
             self._learn(command)
         self._members.send_all(command, content, ttl, exclude)
 

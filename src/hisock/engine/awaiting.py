@@ -287,7 +287,7 @@ class ServerVerbs:
         """Send now; awaiting waits for room."""
         members = self._engine.members
         members.check_open()
-        link = members.look_up(client, 4)
+        link = members.look_up(client)
         members.send_now(link, command, content, ttl)
         return Sent([link])
 
@@ -313,7 +313,7 @@ class ServerVerbs:
         type: Any = None,
     ) -> Any:
         """What one client's handler returns."""
-        link = self._engine.members.look_up(client, 4)
+        link = self._engine.members.look_up(client)
         return await self.call_link(link, command, content, timeout, type)
 
     async def call_link(
@@ -342,7 +342,7 @@ class ServerVerbs:
         timeout: float | None = None,
     ) -> AsyncStream[Any]:
         """An async iterator over what a client's generator yields."""
-        link = self._engine.members.look_up(client, 4)
+        link = self._engine.members.look_up(client)
 
         async def begin() -> tuple[Asker, Asked]:
             asked = self._inquiry.ask(link, command, content, is_stream=True)
@@ -352,6 +352,6 @@ class ServerVerbs:
 
     def disconnect_client(self, client: Any, *, reason: str = "") -> Sent:
         """End one client's connection now."""
-        link = self._engine.members.look_up(client, 4)
+        link = self._engine.members.look_up(client)
         self._engine.disconnect([link], reason or "disconnected")
         return Sent([])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ("Batches",)
+__all__ = ("Batch", "Batches")
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from hisock.engine.post import FLUSH_SIZE
 
+class Batch:
+    """Frames that one thread has collected, and their bytes."""
 
-class _Batch:
     __slots__ = ("frames", "size")
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Batches:
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self._write = write
-        self.open: dict[int, _Batch] = {}
+        self.open: dict[int, Batch] = {}
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -42,7 +42,7 @@ class Batches:
         if me in self.open:
             yield  # an outer batch writes it
             return
-        self.open[me] = _Batch()
+        self.open[me] = Batch()
         try:
             try:
                 yield
@@ -50,17 +50,6 @@ class Batches:
                 self.flush()
         finally:
             del self.open[me]
-
-    def collect(self, frame: bytes) -> bool:
-        """Add a frame to this thread's batch; whether there is one."""
-        batch = self.open.get(threading.get_ident())
-        if batch is None:
-            return False
-        batch.frames.append(frame)
-        batch.size += len(frame)
-        if batch.size >= FLUSH_SIZE:
-            self.flush()
-        return True
 
     def take(self) -> bytes:
         """Everything this thread has collected; the caller writes it."""

@@ -118,6 +118,8 @@ class ClientEngine:
         self.tasks: Any = None
         #: Has the program's own loop turn soon, where it turns the client.
         self.waker: Callable[[], None] | None = None
+        #: Has that loop watch the client no longer, before its socket is closed.
+        self.release: Callable[[], None] | None = None
         #: Whether messages can be sent, as far as is known.
         self.is_usable = True
         self._closed = False
@@ -309,6 +311,8 @@ class ClientEngine:
         self.pump.announce()
         _log.info("%s is disconnected: %s", self._title, closed.reason)
         self.lock.run(self.link.settle)
+        if self.release is not None:
+            self.release()
         self.pump.drop()
         return self.run_event("force_disconnect")
 
@@ -467,6 +471,7 @@ class ClientEngine:
         self._closed = True
         self.is_usable = False
         if self.pid != os.getpid():
+            self.link.connection.is_open = False
             self.link.drop()  # the connection is still the parent's
             return
         self._say_goodbye()
@@ -507,6 +512,8 @@ class ClientEngine:
     def _abandon(self) -> None:
         if self._over is None:
             self.end("the program ended")
+        if self.release is not None:
+            self.release()
         self.link.drop()
 
 

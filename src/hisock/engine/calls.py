@@ -210,13 +210,13 @@ class Runner:
         # Hot path: bench/one_way.py.
         find = self._table.packed.get
         unsent = self._post.unsent
-        decode = compact.decode_from_client if self._by_client else compact.decode
+        decode = compact.DECODE_FROM_CLIENT if self._by_client else compact.DECODE
         ran = False
         for body in rest:
             try:
                 frame = decode(body)
-            except RemoteProtocolError as error:
-                self._owner.broken(link, error)
+            except compact.MALFORMED as error:
+                self._owner.broken(link, compact.malformed(error))
                 break
             if (
                 type(frame) is Message
@@ -246,25 +246,38 @@ class Runner:
             return False
         match what:
             case NoHandler():
-                ran = self._run_everything(link, body, client)
+                return self._run_everything(link, body, client)
             case Call(entry, content):
                 who = _colour(entry, client)
-                self.start(link, entry, partial(entry.call, who, content))
-                ran = True
+                call = partial(entry.call, who, content)
+                return self._handle(link, entry, call, lambda: body)
             case frame:
                 return self._owner.control(link, frame)
-        return self._after(link, partial(self._owner.seen, link, lambda: body)) or ran
 
     def _run_everything(self, link: Link, body: bytes, client: Any) -> bool:
         """A classic message without a handler of its own; whether ``"*"`` took it."""
         entry = self._table.everything
         if entry is None:
             self._owner.unclaimed(link, Mail(None, body))
-            return False
+            return self._after(link, partial(self._owner.seen, link, lambda: body))
         word, _, content = body.partition(b" ")
         command = word.decode(errors="replace")
-        who = _colour(entry, client)
-        self.start(link, entry, partial(entry.call, who, command, content))
+        call = partial(entry.call, _colour(entry, client), command, content)
+        return self._handle(link, entry, call, lambda: body)
+
+    def _handle(
+        self,
+        link: Link,
+        entry: HandlerEntry,
+        call: Callable[[], Any],
+        whole: Callable[[], bytes],
+        answering: Answering | None = None,
+    ) -> bool:
+        """Begin a handler; its message counts as seen, whatever it comes to."""
+        try:
+            self.start(link, entry, call, answering)
+        finally:
+            self._after(link, partial(self._owner.seen, link, whole))
         return True
 
     def _run_frame(self, link: Link, frame: PackedFrame, client: Any) -> bool:
@@ -283,19 +296,16 @@ class Runner:
         if command is None:
             return self._run_raw(link, content, client)
         entry = self._table.get(command)
-        ran = True
         mail = Mail(command, bytes(content), is_packed=True)
         if entry is not None:
-            who = _colour(entry, client)
-            self.start(link, entry, partial(entry.call_packed, who, content))
+            call = partial(entry.call_packed, _colour(entry, client), content)
         elif (entry := self._table.everything) is not None:
             who = _colour(entry, client)
             call = partial(entry.call_packed, who, command, content)
-            self.start(link, entry, call)
         else:
-            ran = False
             self._owner.unclaimed(link, mail)
-        return self._after(link, partial(self._owner.seen, link, mail.whole)) or ran
+            return self._after(link, partial(self._owner.seen, link, mail.whole))
+        return self._handle(link, entry, call, mail.whole)
 
     def _run_raw(self, link: Link, content: Any, client: Any) -> bool:
         """Raw content; as on the classic wire a command that it begins with counts."""
@@ -308,12 +318,10 @@ class Runner:
         found = self._table.find(body)
         if found is None:
             self._owner.unclaimed(link, mail)
-        else:
-            entry, text = found
-            who = _colour(entry, client)
-            self.start(link, entry, partial(entry.call, who, text))
-        seen = self._after(link, partial(self._owner.seen, link, lambda: body))
-        return seen or found is not None
+            return self._after(link, partial(self._owner.seen, link, lambda: body))
+        entry, text = found
+        call = partial(entry.call, _colour(entry, client), text)
+        return self._handle(link, entry, call, lambda: body)
 
     def run_request(self, link: Link, frame: Request, client: Any) -> bool:
         """Answer a call or a stream; whether a handler ran."""
@@ -360,10 +368,8 @@ class Runner:
             text = unknown_command(self._table, command)
             self._fail(link, answering, CommandError("unknown_command", text))
             return False
-        self.start(link, entry, call, answering)
         mail = Mail(command, bytes(content), is_packed=True)
-        self._after(link, partial(self._owner.seen, link, mail.whole))
-        return True
+        return self._handle(link, entry, call, mail.whole, answering)
 
     def _answer_own(self, link: Link, frame: Request, answering: Answering) -> None:
         try:

@@ -10,6 +10,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self
 
+from hisock.engine.blame import users_line
 from hisock.engine.pace import Pace
 from hisock.engine.threads import Driver
 from hisock.errors import ReservedCommand
@@ -146,7 +147,7 @@ class Face:
                     f"{command!r} was handled by {before.signature.where}, which is "
                     "not called any more; say override=True if that is meant",
                     UserWarning,
-                    stacklevel=2,
+                    stacklevel=users_line(),
                 )
             return function
 
@@ -224,15 +225,15 @@ class Face:
         """
         return self._engine.poll(budget)
 
-    def _learn(self, command: str, stacklevel: int = 3) -> None:
-        """Look at a command once; ``stacklevel`` finds the user's line."""
+    def _learn(self, command: str) -> None:
+        """Look at a command once."""
         prefix_of(command)
         if command in self._others_events:
             warnings.warn(
                 f"{command!r} is an event of hisock on the other side; no handler "
                 "there will run for this message",
                 UserWarning,
-                stacklevel=stacklevel,
+                stacklevel=users_line(),
             )
         elif len(self._known) < _KNOWN:
             self._known.add(command)

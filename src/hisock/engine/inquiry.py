@@ -171,7 +171,7 @@ class Inquiry:
     ) -> Any:
         """What one client's handler returned; waits for it."""
         return self.call_link(
-            self.engine.members.look_up(who, 4), command, content, timeout, kind
+            self.engine.members.look_up(who), command, content, timeout, kind
         )
 
     def call_link(
@@ -213,7 +213,7 @@ class Inquiry:
         """Begin a stream from one client."""
         read = reader_for(kind)
         self.check_thread()
-        link = self.engine.members.look_up(who, 4)
+        link = self.engine.members.look_up(who)
         asked = self.ask(link, command, content, is_stream=True)
         return Stream(LinkAsker(self.engine, link), asked, read, timeout)
 

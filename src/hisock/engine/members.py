@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
+from hisock.engine.blame import users_line
 from hisock.engine.link import Link
 from hisock.engine.post import Post
 from hisock.engine.repeats import Repeats
@@ -90,7 +91,7 @@ class Members:
 
     # --- look-ups ------------------------------------------------------------------
 
-    def look_up(self, who: Any, stacklevel: int = 3) -> Link:
+    def look_up(self, who: Any) -> Link:
         """The link of a client, with a warning if others have its name too.
 
         Raises:
@@ -99,7 +100,7 @@ class Members:
         with self._lock.reading:
             link, warning = find(self.registry, who)
         if warning:
-            warnings.warn(warning, UserWarning, stacklevel=stacklevel)
+            warnings.warn(warning, UserWarning, stacklevel=users_line())
         return link
 
     def group(self, group: str) -> list[Link]:
@@ -171,8 +172,6 @@ class Members:
         command: str | None,
         content: Any,
         ttl: float | None = None,
-        *,
-        stacklevel: int = 5,
     ) -> None:
         """Send to one client; outside a turn this waits while its outbox is full.
 
@@ -185,7 +184,7 @@ class Members:
         link = who._member if isinstance(who, ClientInfo) else None
         if link is None or link not in self.registry.members:
             self.check_open()
-            link = self.look_up(who, stacklevel)
+            link = self.look_up(who)
         frame = link.writer.message(command, content, ttl and deadline(ttl))
         if link.outbox.size and link.outbox.is_full and not self._turn.is_mine:
             self._wait_for_room(link)
@@ -314,10 +313,10 @@ class Members:
     def left_out(self, exclude: Any) -> set[Link]:
         """The links that ``exclude`` names: one client, or several."""
         if isinstance(exclude, list | set | frozenset):
-            return {self.look_up(who, 6) for who in exclude}
+            return {self.look_up(who) for who in exclude}
         if isinstance(exclude, tuple) and not _is_address(exclude):
-            return {self.look_up(who, 6) for who in exclude}
-        return {self.look_up(exclude, 6)}
+            return {self.look_up(who) for who in exclude}
+        return {self.look_up(exclude)}
 
     def check_open(self) -> None:
         """Refuse to go on after the end.

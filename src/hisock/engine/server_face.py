@@ -201,7 +201,7 @@ class ServerFace(Face):
 
     def _change_groups(self, client: ClientLike, group: str, verb: str) -> None:
         check_name(group, self._engine.limits.name)
-        link = self._members.look_up(client, 4)
+        link = self._members.look_up(client)
         change = self._members.join_group
         if verb == "leave":
             change = self._members.leave_group

@@ -160,6 +160,7 @@ class ClientWatch(_Watch):
         self._waiting: set[asyncio.Future[None]] = set()
         engine.tasks = Tasks(engine.wake, loop)
         engine.waker = self.ring
+        engine.release = self.stop
         engine.outgoing.gather = self.gather
         engine.tasks.blocked = engine.reports.blocked
         engine.time_handlers()
@@ -239,6 +240,8 @@ class ClientWatch(_Watch):
 
     def stop(self) -> None:
         """Watch no longer; the engine closes its socket next."""
+        if self.is_over:
+            return
         self._engine.outgoing.gather = None
         if self._fd is not None and not self.loop.is_closed():
             self.loop.remove_reader(self._fd)

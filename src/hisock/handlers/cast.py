@@ -67,15 +67,18 @@ class Cast:
         from_text: Takes the text of a 1.1 message, as bytes.
         from_packed: Takes the MessagePack bytes of one value.
         from_value: Takes a value that has been decoded already.
+        strict: As ``from_packed``, but raises anything where content does not fit as it
+            is: for who then tries the other.
     """
 
-    __slots__ = ("from_packed", "from_text", "from_value", "hint")
+    __slots__ = ("from_packed", "from_text", "from_value", "hint", "strict")
 
     def __init__(self, hint: Any, from_text: _Reader, from_value: _Reader) -> None:
         self.hint = hint
         self.from_text: Callable[[_Text], Any] = from_text
         self.from_value = from_value
-        self.from_packed = _from_packed(hint, from_value)
+        self.strict = _decoder(hint)
+        self.from_packed = _from_packed(self.strict, from_value)
 
     def __call__(self, content: Any) -> Any:
         """Convert what may be either: bytes and text are text, all else a value."""
@@ -130,9 +133,13 @@ def _refuse_extension(code: int, data: memoryview) -> NoReturn:
 _unpack: Final = msgspec.msgpack.Decoder(ext_hook=_refuse_extension).decode
 
 
-def _from_packed(hint: Any, from_value: _Reader) -> Callable[[Packed], Any]:
-    decode = msgspec.msgpack.Decoder(hint, ext_hook=_refuse_extension).decode
+def _decoder(hint: Any) -> Callable[[Packed], Any]:
+    return msgspec.msgpack.Decoder(hint, ext_hook=_refuse_extension).decode
 
+
+def _from_packed(
+    decode: Callable[[Packed], Any], from_value: _Reader
+) -> Callable[[Packed], Any]:
     def from_packed(packed: Packed) -> Any:
         try:
             return decode(packed)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 __all__ = (
     "ACTS_AT_ONCE",
+    "DECODE",
+    "DECODE_FROM_CLIENT",
     "HEADER_LEN",
+    "MALFORMED",
     "NONE",
     "Decoder",
     "Writer",
@@ -49,6 +52,9 @@ _ARRAY_16: Final = 0xDC
 _OWN_REQUESTS: Final = frozenset({"$GETCLT$"})
 #: Headers seen before, for all decoders together, as on the classic wire.
 _LENGTHS: Final[dict[bytes, int]] = {}
+#: The same for messages, with the two bytes that make a frame one.
+_MESSAGES: Final[dict[bytes, int]] = {}
+_LOOK_AHEAD: Final = HEADER_LEN + 2
 _REMEMBERED: Final = 4096
 
 
@@ -77,13 +83,14 @@ class _Kind(msgspec.Struct, array_like=True):
 
 _encode: Final = msgpack.Encoder(enc_hook=_plain).encode
 _kind: Final = msgpack.Decoder(_Kind).decode
-_decode: Final[Callable[[bytes], PackedFrame]] = msgpack.Decoder(
+#: ``decode`` as it comes from msgspec, for who handles ``MALFORMED`` itself.
+DECODE: Final[Callable[[bytes], PackedFrame]] = msgpack.Decoder(
     PackedFrame, ext_hook=_no_extension
 ).decode
-_decode_from_client: Final[Callable[[bytes], ClientFrame]] = msgpack.Decoder(
+DECODE_FROM_CLIENT: Final[Callable[[bytes], ClientFrame]] = msgpack.Decoder(
     ClientFrame, ext_hook=_no_extension
 ).decode
-_MALFORMED: Final = (
+MALFORMED: Final = (
     msgspec.MsgspecError,
     RecursionError,
     UnicodeDecodeError,
@@ -253,6 +260,7 @@ class Decoder:
             whole = joined
             self._is_cut = False
         known = _LENGTHS.get
+        message = _MESSAGES.get
         largest = self._largest
         append = frames.append
         size = len(whole)
@@ -260,6 +268,13 @@ class Decoder:
         missing = 0
         while at < size:
             start = at + HEADER_LEN
+            length = message(whole[at : at + _LOOK_AHEAD])
+            if length is not None and length <= largest:
+                end = start + length
+                if end <= size:
+                    append(whole[start:end])
+                    at = end
+                    continue
             length = known(whole[at:start])
             if length is None or length > largest:
                 if start > size:
@@ -272,6 +287,7 @@ class Decoder:
                 break
             if whole[start + 1] == _MESSAGE and whole[start] < _ARRAY_16:
                 append(whole[start:end])
+                self._remember(whole[at : at + _LOOK_AHEAD], length)
             else:
                 frame = whole[start:end]
                 (at_once if _kind_of(frame) in ACTS_AT_ONCE else frames).append(frame)
@@ -279,6 +295,13 @@ class Decoder:
         if at < size:
             self._is_cut = True
             self._buffer.keep(whole[at:] if at else whole, missing)
+
+    @staticmethod
+    def _remember(head: bytes, length: int) -> None:
+        """Know a message of this length by its first bytes from now on."""
+        if len(_MESSAGES) >= _REMEMBERED:
+            _MESSAGES.clear()
+        _MESSAGES[head] = length
 
     def _length(self, head: bytes) -> int:
         """Read a header that was not seen before."""
@@ -303,7 +326,7 @@ def _kind_of(frame: bytes) -> int:
     # Another way of writing the same is allowed, and as rare.
     try:
         return _kind(frame).kind
-    except _MALFORMED as error:
+    except MALFORMED as error:
         raise malformed(error) from error
 
 
@@ -315,8 +338,8 @@ def decode(frame: bytes) -> PackedFrame:
             another type.
     """
     try:
-        return _decode(frame)
-    except _MALFORMED as error:
+        return DECODE(frame)
+    except MALFORMED as error:
         raise malformed(error) from error
 
 
@@ -327,8 +350,8 @@ def decode_from_client(frame: bytes) -> ClientFrame:
         RemoteProtocolError: As ``decode``, and for what only a server says.
     """
     try:
-        return _decode_from_client(frame)
-    except _MALFORMED as error:
+        return DECODE_FROM_CLIENT(frame)
+    except MALFORMED as error:
         raise malformed(error) from error
 
 
