@@ -8,7 +8,8 @@ How a document says what its blocks are:
   without a comment is a mistake.
 - A ``text`` block that is the next one below such a program, in the same section, is
   what it prints: each line has to appear. Any other ``text`` block is a drawing.
-- A ``wire`` block (``docs/wire.md``) is a conversation with the server in it.
+- A ``wire`` block (``docs/wire.md``) is a conversation with the server above it. A
+  comment such as ``# [33, 1]`` says what the compact frame below it means.
 """
 
 from __future__ import annotations
@@ -23,16 +24,19 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import Any, BinaryIO, TypeAlias, get_args
 
 import pytest
 
 from hisock import HiSockClient, HiSockServer
-from hisock.errors import RemoteProtocolError
+from hisock.errors import ClientDisconnected, NotSendable, RemoteProtocolError
+from hisock.handlers.cast import cast_for, unpack
 from hisock.types import Limits
+from hisock.wire import compact
 from hisock.wire.classic import (
     Decoder,
     HelloReader,
@@ -41,7 +45,17 @@ from hisock.wire.classic import (
     encode_frame,
     header,
 )
-from hisock.wire.frames import Bye, Frame, Hello
+from hisock.wire.frames import (
+    PROTO,
+    Bye,
+    ClientFrame,
+    Frame,
+    Hello,
+    Message,
+    PackedFrame,
+    Refusal,
+    Welcome,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 WIRE = ROOT / "docs" / "wire.md"
@@ -169,9 +183,21 @@ def to_bytes(text: str) -> bytes:
     return re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), data)
 
 
+def to_value(text: str) -> Any:
+    """A value as the document writes it: in Python, with the constants of JSON."""
+    names = {"null": None, "true": True, "false": False}
+    return eval(text, {**names, "datetime": datetime, "UTC": UTC})
+
+
 def framed(body: bytes, header_len: int = HEADER_LEN) -> bytes:
     """A body behind its header."""
     return header(len(body), header_len) + body
+
+
+def packed(value: Any) -> bytes:
+    """A compact frame."""
+    body = compact.pack(value)
+    return compact.header(len(body)) + body
 
 
 # ── running a document's programs ───────────────────────────────────────────────────
@@ -352,15 +378,27 @@ def check_printed(lines: list[str], processes: list[Process]) -> None:
     assert "Traceback" not in shown, shown
 
 
-def wire_program(marker: str) -> Block:
-    """The server or the client of docs/wire.md."""
-    [block] = [b for b in PROGRAMS if b.path == WIRE and b.marker == marker]
-    return block
+def wire_programs(marker: str) -> list[Block]:
+    """The servers or the clients of docs/wire.md: the classic one, the compact one."""
+    return [b for b in PROGRAMS if b.path == WIRE and b.marker == marker]
 
 
-def test_whole_client_is_small_and_plain() -> None:
+def server_above(block: Block) -> Block:
+    """The server that a conversation is held with."""
+    servers = wire_programs("run: server")
+    return [server for server in servers if server.line < block.line][-1]
+
+
+def test_whole_compact_client_is_the_tested_one() -> None:
+    """The document shows the very file that test_other_language.py runs."""
+    _, block = wire_programs("run: client")
+    file = ROOT / "tests" / "other_language.py"
+    assert block.text == file.read_text(encoding="utf-8")
+
+
+def test_whole_classic_client_is_small_and_plain() -> None:
     """A client fits into 40 lines of Python that import nothing of ours."""
-    text = wire_program("run: client").text
+    text = wire_programs("run: client")[0].text
     imported: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -374,8 +412,9 @@ def test_whole_client_is_small_and_plain() -> None:
 
 # ── the conversations of docs/wire.md ───────────────────────────────────────────────
 
-_PORTS = {"ann": b"50001", "ben": b"50002"}
+_PORTS = {"ann": 50001, "ben": 50002}
 _STEP = re.compile(r"(ann|ben) ([<>]) (.+)")
+_CLOCK = re.compile(rb'"now": \d+')
 
 
 class Voices:
@@ -392,9 +431,10 @@ class Voices:
         if who not in self._socks:
             sock = socket.create_connection((HOST, self._port), PATIENCE)
             self._socks[who] = self._stack.enter_context(sock)
-            own = b"%d" % sock.getsockname()[1]
-            assert len(own) == 5, "the lengths in the document count five digits"
-            self._ports[_PORTS[who]] = own
+            shown, own = _PORTS[who], sock.getsockname()[1]
+            assert own > 9999, "the lengths in the document count five digits"
+            self._ports[b"%d" % shown] = b"%d" % own
+            self._ports[compact.pack(shown)] = compact.pack(own)
         return self._socks[who]
 
     def play(self, who: str, direction: str, what: str) -> None:
@@ -403,7 +443,12 @@ class Voices:
         ends = what == "(end)"
         if direction == "<":
             data = b"" if ends else self._fill(to_bytes(what))
-            assert self._read(sock, max(1, len(data))) == data
+            if b"$WELCOME$" in data:  # its clock differs each time, so maybe its length
+                head = self._read(sock, HEADER_LEN)
+                body = self._read(sock, int(head))
+                assert _CLOCK.sub(b"", body) == _CLOCK.sub(b"", one_body(data))
+            else:
+                assert self._read(sock, max(1, len(data))) == data
         elif ends:
             sock.shutdown(socket.SHUT_WR)
         else:
@@ -428,7 +473,7 @@ CONVERSATIONS = [block for block in BLOCKS if block.language == "wire"]
 @pytest.mark.parametrize("block", CONVERSATIONS, ids=str)
 def test_conversation_happens(stage: Stage, block: Block) -> None:
     """Our server says what the conversation says it does, byte for byte."""
-    _, port = serve(stage, wire_program("run: server"))
+    _, port = serve(stage, server_above(block))
 
     with ExitStack() as stack:
         voices = Voices(stack, port)
@@ -439,32 +484,54 @@ def test_conversation_happens(stage: Stage, block: Block) -> None:
                 voices.play(step[1], step[2], step[3])
 
 
+class Reading:
+    """One direction of a conversation, as a peer of ours reads it."""
+
+    def __init__(self, header_len: int, *, by_client: bool) -> None:
+        self.is_compact = False
+        self._by_client = by_client
+        self._header_len = header_len
+        self._decoder = Decoder(header_len, 0, bare_tokens=by_client)
+        self._compact = compact.Decoder(0)
+
+    def check(self, data: bytes, meaning: str) -> None:
+        """These bytes are whole frames, and mean what is said of them."""
+        if self.is_compact:
+            assert data == packed(to_value(meaning))
+            compact.decode(one_frame(data))
+            return
+        bodies: list[bytes] = []
+        self._decoder.feed(data, bodies)
+        written = b"".join(framed(body, self._header_len) for body in bodies)
+        bare = data.startswith((b"$CHNAME$", b"$CHGROUP$"))
+        assert bodies
+        assert bare or written == data
+        mark = b"$COMPACT$" if self._by_client else b"$WELCOME$"
+        self.is_compact = bodies[0].startswith(mark)
+
+
 @pytest.mark.parametrize("block", CONVERSATIONS, ids=str)
-def test_conversation_is_read_by_our_decoder(block: Block) -> None:
+def test_conversation_is_read_by_our_decoders(block: Block) -> None:
     """Every line is whole frames, except for the one that shows how to break a rule."""
-    decoders: dict[tuple[str, str], Decoder] = {}
+    readings: dict[tuple[str, str], Reading] = {}
     header_lens: dict[str, int] = {}
+    meaning = ""
     for line in block.text.splitlines():
         step = _STEP.fullmatch(line)
         if step is None or step[3] == "(end)":
+            meaning = line.removeprefix("# ")
             continue
         who, direction, data = step[1], step[2], to_bytes(step[3])
         if who not in header_lens:
             header_lens[who] = data.index(b"$")
-        header_len = header_lens[who]
-        decoder = decoders.setdefault(
-            (who, direction), Decoder(header_len, 0, bare_tokens=direction == ">")
+        reading = readings.setdefault(
+            (who, direction), Reading(header_lens[who], by_client=direction == ">")
         )
-        bodies: list[bytes] = []
         if data.startswith(b"0") and data[1:2].isdigit():
             with pytest.raises(RemoteProtocolError):
-                decoder.feed(data, bodies)
-            continue
-        decoder.feed(data, bodies)
-        written = b"".join(framed(body, header_len) for body in bodies)
-        bare = data.startswith((b"$CHNAME$", b"$CHGROUP$"))
-        assert bodies
-        assert bare or written == data
+                reading.check(data, meaning)
+        else:
+            reading.check(data, meaning)
 
 
 # ── the drawings and tables of docs/wire.md ─────────────────────────────────────────
@@ -478,7 +545,16 @@ _ANSWERS = ("Answer", "Read as")
 _ACCEPTED = ("Accepted hello", "Header length", "Name", "Group")
 _REFUSED = ("Refused hello", "What the server logs")
 _LIMITS = ("Limit", "Default", "Beyond it")
-_PROSE = {("What 1.1 does", "What we do")}
+_CODES = ("Code", "Why", "Example")
+_LENGTHS = ("Length", "Reads as")
+_KINDS = ("Kind", "Name", "Elements after the kind", "From", "Acts", "Example", "Bytes")
+_COMPACT_CALLS = ("Call", "Frame", "On the compact wire")
+_FAILURES = ("Failure", "When", "Example")
+_VALUES = ("Value", "Written as")
+_HINTS = ("Content", "Hint", "The handler gets")
+_BYES = ("Bye", "When", "Example")
+_BROKEN_FRAMES = ("Broken frame", "What the Bye says")
+_PROSE = {("What 1.1 does", "What we do"), ("Answer to the hello", "What it means")}
 
 
 def examples(titles: tuple[str, ...]) -> list[Any]:
@@ -498,10 +574,21 @@ def one_body(data: bytes) -> bytes:
     return body
 
 
+def one_frame(data: bytes) -> bytes:
+    """The one compact frame that these bytes are, without its length."""
+    frames: list[bytes] = []
+    compact.Decoder(0).feed(data, frames, frames)
+    [frame] = frames
+    assert compact.header(len(frame)) + frame == data
+    return frame
+
+
 def test_every_table_is_checked() -> None:
     """A new table in the document needs a test here, unless it is prose."""
-    checked = {_HEADERS, _CALLS, _RESERVED, _BROKEN, _ANSWERS, _ACCEPTED, _REFUSED}
-    assert set(_TABLES) == checked | _PROSE | {_LIMITS}
+    classic = {_HEADERS, _CALLS, _RESERVED, _BROKEN, _ANSWERS, _ACCEPTED, _REFUSED}
+    ours = {_CODES, _LENGTHS, _KINDS, _COMPACT_CALLS, _FAILURES, _VALUES, _HINTS}
+    ours |= {_BYES, _BROKEN_FRAMES}
+    assert set(_TABLES) == classic | ours | _PROSE | {_LIMITS}
     for titles in _PROSE:
         assert not any("·" in cell for row in _TABLES[titles] for cell in row.values())
 
@@ -520,14 +607,44 @@ def test_drawn_frames_have_the_right_header() -> None:
         assert to_bytes(head) == header(len(to_bytes(body)), len(head))
 
 
+def test_drawn_compact_frames_have_the_right_length() -> None:
+    """The length in a drawing is that of the body beside it, and both are a frame."""
+    drawn = [
+        match[1] + match[2]
+        for block in BLOCKS
+        if block.path == WIRE and block.language == "text"
+        for match in re.finditer(
+            r"^\|((?:\\x[0-9a-f]{2}){4})\|(.*)\|$", block.text, re.MULTILINE
+        )
+    ]
+
+    assert drawn
+    for frame in drawn:
+        compact.decode(one_frame(to_bytes(frame)))
+
+
 def test_frames_in_the_text_are_frames() -> None:
     """A frame quoted in a sentence is whole."""
     text = "\n".join(line for line in prose(WIRE) if not line.startswith("|"))
-    quoted = re.findall(r"`(\d+·[^`\n]*)`", text)
+    classic = re.findall(r"`(\d+·[^`\n]*)`", text)
+    ours = re.findall(r"`(\\x00[^`\n]*)`", text)
 
-    assert quoted
-    for example in quoted:
+    assert classic
+    assert ours
+    for example in classic:
         assert one_body(to_bytes(example))
+    for example in ours:
+        assert compact.decode(one_frame(to_bytes(example)))
+
+
+def test_frames_may_be_written_in_other_ways() -> None:
+    """The text's two ways of saying the same are read as the same."""
+    text = " ".join(line for line in prose(WIRE) if not line.startswith("|"))
+    both = re.search(r"will do: `(.*?)` and `(.*?)` both say `(.*?)`", text)
+
+    assert both is not None
+    first, second = (compact.decode(one_frame(to_bytes(both[n]))) for n in (1, 2))
+    assert first == second == compact.decode(compact.pack(to_value(both[3])))
 
 
 @pytest.mark.parametrize(("example", "reading"), examples(_HEADERS))
@@ -553,22 +670,40 @@ def written_by(side: str) -> list[tuple[str, bytes]]:
     return [(call, to_bytes(wire)) for call, wire in pairs if call.startswith(side)]
 
 
-def test_client_writes_what_the_table_says() -> None:
-    """Each call on a client writes these bytes and no others."""
+def read_classic(stream: BinaryIO) -> bytes:
+    """The body of the next classic frame."""
+    return stream.read(int(stream.read(HEADER_LEN)))
+
+
+@contextmanager
+def client_with(
+    answer: bytes,
+) -> Iterator[tuple[HiSockClient, BinaryIO, socket.socket]]:
+    """A client whose hello gets this answer, what it writes after it, and the peer."""
     with socket.create_server((HOST, 0)) as listener:
         listener.settimeout(PATIENCE)
         client = HiSockClient(listener.getsockname(), header_len=HEADER_LEN)
         sock, _ = listener.accept()
         sock.settimeout(PATIENCE)
         with sock, sock.makefile("rb") as stream:
-            hello = framed(encode_frame(Hello(None, None)))
-            assert stream.read(len(hello)) == hello
-            for call, expected in written_by("client"):
-                eval(call, {"client": client})
-                assert stream.read(len(expected)) == expected, call
+            complete = HelloReader(0, 0).feed(framed(read_classic(stream)))
+            assert complete is not None
+            assert complete[0] == Hello(None, None, PROTO, complete[0].now)
+            assert read_classic(stream) == b"$DH_NUMS$"
+            sock.sendall(framed(answer))
+            yield client, stream, sock
             sock.shutdown(socket.SHUT_WR)
             client.close()
-            assert stream.read() == framed(b"$USRCLOSE$")
+
+
+def test_client_writes_what_the_table_says() -> None:
+    """Each call on a client writes these bytes and no others."""
+    with client_with(b"$NOTLS$") as (client, stream, _):
+        for call, expected in written_by("client"):
+            eval(call, {"client": client})
+            assert stream.read(len(expected)) == expected, call
+        client.close()
+        assert stream.read() == framed(b"$USRCLOSE$")
 
 
 @pytest.fixture
@@ -624,7 +759,8 @@ def test_reserved_bodies_are_complete_and_right() -> None:
         body = one_body(data)
         frame = read_frame(body, by_client=row["From"] == "client")
         assert body.startswith(code(row["Body"]).split(" ")[0].encode())
-        assert framed(encode_frame(frame)) == data
+        by_client = row["From"] == "client"
+        assert framed(encode_frame(frame, by_client=by_client)) == data
         seen.add((type(frame), row["From"]))
 
     assert {kind for kind, _ in seen} == set(get_args(Frame))
@@ -695,3 +831,334 @@ def test_limit_has_this_default(limit: str, default: str, beyond: str) -> None:
     """A limit is as large as the document says."""
     assert getattr(Limits(), code(limit)) == float(default.split()[0])
     assert beyond
+
+
+# ── negotiation and the compact wire ────────────────────────────────────────────────
+
+_WELCOME = encode_frame(Welcome(PROTO, None, None, 0))
+
+
+@contextmanager
+def joined(server: HiSockServer, proto: int = PROTO) -> Iterator[socket.socket]:
+    """The bare socket of a client called ann that speaks compact from now on."""
+    with socket.create_connection(server.addr, PATIENCE) as sock:
+        sock.sendall(framed(encode_frame(Hello("ann", None, proto, 0))))
+        server.run()
+        with sock.makefile("rb") as stream:  # before anything compact can have come
+            welcome = decode_control(read_classic(stream), by_client=False)
+        assert isinstance(welcome, Welcome)
+        sock.sendall(framed(b"$COMPACT$"))
+        yield sock
+
+
+@pytest.mark.parametrize(("name", "why", "example"), examples(_CODES))
+def test_refusal_has_this_code(name: str, why: str, example: str) -> None:
+    """A refusal is read with this code, and written so."""
+    data = to_bytes(code(example))
+    refusal = decode_control(one_body(data), by_client=False)
+
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == code(name)
+    assert framed(encode_frame(refusal, by_client=False)) == data
+    assert why
+
+
+def refusals() -> dict[str, bytes]:
+    """The examples of refusals, by their codes."""
+    rows = _TABLES[_CODES]
+    return {code(row["Code"]): to_bytes(code(row["Example"])) for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("proto", "answer"),
+    [
+        (PROTO, refusals()["busy"]),
+        (0, framed(b"$DISCONN$")),
+    ],
+    ids=["compact", "classic"],
+)
+def test_full_server_refuses(proto: int, answer: bytes) -> None:
+    """Whoever comes when the server is full reads this and the end."""
+    with HiSockServer((HOST, 0), max_connections=1) as server:
+        server.on("join")(lambda client: None)
+        server.on("leave")(lambda client: None)
+        with joined(server) as ann, socket.create_connection(server.addr) as ben:
+            ben.settimeout(PATIENCE)
+            ben.sendall(framed(encode_frame(Hello("ben", None, proto, 0))))
+            ann.sendall(packed([35]))
+            ann.shutdown(socket.SHUT_WR)
+            server.run(PATIENCE)
+            with ben.makefile("rb") as stream:
+                assert stream.read() == answer
+
+
+@pytest.mark.parametrize(
+    ("wires", "proto", "answer"),
+    [
+        (("compact", "classic"), 1, refusals()["version"]),
+        (("compact",), 0, framed(b"$DISCONN$")),
+        (("classic",), PROTO, framed(b"$NOTLS$")),
+    ],
+)
+def test_versions_and_wires(wires: tuple[str, ...], proto: int, answer: bytes) -> None:
+    """Who has no wire in common with a server is told so; classic goes on."""
+    hello = framed(encode_frame(Hello("ann", None, proto, 0)))
+    with (
+        HiSockServer((HOST, 0), wires=wires) as server,
+        socket.create_connection(server.addr, PATIENCE) as sock,
+        sock.makefile("rb") as stream,
+    ):
+        sock.sendall(hello + framed(b"$DH_NUMS$"))
+        server.run(0.1)
+        assert stream.read(len(answer)) == answer
+
+
+@pytest.mark.parametrize(("example", "reading"), examples(_LENGTHS))
+def test_length_is_read(example: str, reading: str) -> None:
+    """A length is read as the document says, or refused before a byte of body came."""
+    head = to_bytes(code(example))
+    frames: list[bytes] = []
+    decoder = compact.Decoder(Limits().message)
+    if reading == "refused":
+        with pytest.raises(RemoteProtocolError):
+            decoder.feed(head, frames, [])
+    else:
+        body = b"\x91\x01".ljust(int(reading))
+        assert compact.header(len(body)) == head
+        decoder.feed(head + body, frames, [])
+        assert frames == [body]
+
+
+def elements(kind: type[PackedFrame]) -> str:
+    """The elements of a frame as the document lists them."""
+    fields = kind.__struct_fields__
+    needed = len(fields) - len(kind.__struct_defaults__)
+    return ", ".join([*fields[:needed], *(f"{field}?" for field in fields[needed:])])
+
+
+@pytest.mark.parametrize("row", _TABLES[_KINDS], ids=lambda row: row["Name"])
+def test_kind_is_right(row: Row) -> None:
+    """A frame of this kind has these elements, acts so and is written so."""
+    data = to_bytes(code(row["Bytes"]))
+    value = to_value(code(row["Example"]))
+    frame = compact.decode(one_frame(data))
+
+    assert packed(value) == data
+    assert value[0] == int(row["Kind"])
+    assert type(frame).__name__ == row["Name"]
+    assert elements(type(frame)) == row["Elements after the kind"]
+    assert (value[0] in compact.ACTS_AT_ONCE) == (row["Acts"] == "at once")
+
+
+@pytest.mark.parametrize("row", _TABLES[_KINDS], ids=lambda row: row["Name"])
+def test_elements_may_be_left_out_at_the_end(row: Row) -> None:
+    """What has a "?" may be missing, all else not; and more than all is ignored."""
+    listed = row["Elements after the kind"].split(", ")
+    needed = 1 + len([element for element in listed if not element.endswith("?")])
+    value = to_value(code(row["Example"]))
+    whole = value + [None] * (1 + len(listed) - len(value))
+
+    assert compact.decode(compact.pack(value[:needed]))
+    with pytest.raises(RemoteProtocolError):
+        compact.decode(compact.pack(value[: needed - 1]))
+    frame = compact.decode(compact.pack(whole))
+    assert compact.decode(compact.pack([*whole, "more"])) == frame
+
+
+def test_kinds_are_complete() -> None:
+    """No kind is missing, and a client says what the table says it does."""
+    rows = _TABLES[_KINDS]
+    kinds = {kind.__name__: kind for kind in get_args(PackedFrame)}
+    said = {
+        kinds[row["Name"]]
+        for row in rows
+        if row["From"] in ("client", "both") and row["Acts"] == "in order"
+    }
+
+    assert [row["Name"] for row in rows] == list(kinds)
+    assert said == set(get_args(ClientFrame))
+
+
+def test_client_takes_what_only_later_servers_say() -> None:
+    """A client ignores what the next version will use, not what only clients say."""
+    with client_with(_WELCOME) as (client, _, sock):
+        client.on("shout")(lambda text: None)
+        client.send("shout", "hello")
+        for frame in ([14, 7], [9, "b"], [10, None], [15, ["c"], []], [32, 7], [34, 1]):
+            sock.sendall(packed(frame))
+        sock.sendall(packed([1, "shout", "here"]))
+        client.update()
+        sock.sendall(packed([11, True]))
+        with pytest.raises(ClientDisconnected):
+            client.update()
+
+
+def compact_calls(side: str) -> list[tuple[str, bytes]]:
+    """The calls of one side, and the compact frames they write."""
+    calls: list[tuple[str, bytes]] = []
+    for row in _TABLES[_COMPACT_CALLS]:
+        data = to_bytes(code(row["On the compact wire"]))
+        assert packed(to_value(code(row["Frame"]))) == data
+        if (call := code(row["Call"])).startswith(side):
+            calls.append((call, data))
+    assert calls
+    return calls
+
+
+def test_client_writes_compact_what_the_table_says() -> None:
+    """Each call on a client writes these bytes and no others."""
+    with client_with(_WELCOME) as (client, stream, _):
+        for number, (call, expected) in enumerate(compact_calls("client.")):
+            eval(call, {"client": client})
+            if not number:
+                assert read_classic(stream) == b"$COMPACT$"
+            assert stream.read(len(expected)) == expected, call
+        client.close()
+        assert isinstance(compact.decode(one_frame(stream.read())), Bye)
+
+
+def test_server_writes_compact_what_the_table_says(server: HiSockServer) -> None:
+    """Each call on a server writes these bytes and no others."""
+    with joined(server) as ann, ann.makefile("rb") as stream:
+        for call, expected in compact_calls("server."):
+            eval(call, {"server": server})
+            assert stream.read(len(expected)) == expected, call
+        ann.shutdown(socket.SHUT_WR)
+        server.run()
+        assert stream.read() == b""
+
+
+#: What leads to each failure: what is asked for, in a server of its own.
+_FAILING: dict[str, list[Any]] = {
+    "handler_failed": [2, 1, "boom", None],
+    "unknown_command": [2, 1, "$WHO$", None],
+    "conversion": [2, 1, "number", "x"],
+    "not_sendable": [2, 1, "huge", None],
+    "message_too_large": [2, 1, "long", None],
+    "overloaded": [2, 1, "number", 7],
+    "only_stream": [2, 1, "many", None],
+    "no_stream": [2, 1, "number", 7, 64],
+    "unknown_client": [2, 1, "$GETCLT$", "Zoe"],
+    "refused": [2, 1, "$GETCLT$", "Zoe"],
+}
+
+
+def many(client: Any) -> Iterator[int]:
+    """A handler that answers with a stream."""
+    yield 1
+
+
+def number(client: Any, number: int) -> None:
+    """A handler that wants a number."""
+
+
+def boom(client: Any) -> None:
+    """A handler that fails."""
+    raise ValueError("a secret")
+
+
+@pytest.mark.parametrize(("name", "when", "example"), examples(_FAILURES))
+def test_failure_has_this_code(name: str, when: str, example: str) -> None:
+    """A call that comes to nothing is answered with exactly this."""
+    roster = code(name) != "refused"
+    limits = Limits(message=4096, requests=1)
+    with HiSockServer((HOST, 0), limits=limits, roster=roster) as server:
+        server.on("join")(lambda client: None)
+        server.on("leave")(lambda client: None)
+        server.on("boom")(boom)
+        server.on("number")(number)
+        server.on("many")(many)
+        server.on("huge")(lambda client: 2**64)
+        server.on("long")(lambda client: "x" * 5000)
+        asked = _FAILING[code(name)]
+        expected = packed(to_value(code(example)))
+        with joined(server) as ann, ann.makefile("rb") as stream:
+            if code(name) == "overloaded":  # by a stream that rests for want of credit
+                ann.sendall(packed([2, 1, "many", None, 1]))
+                server.run(0.1)
+                assert stream.read(8) == packed([5, 1, 1])
+                asked = [2, 3, *asked[2:]]
+                expected = packed([4, 3, *to_value(code(example))[2:]])
+            ann.sendall(packed(asked))
+            server.run(0.1)
+            assert stream.read(len(expected)) == expected
+    assert when
+
+
+def test_failures_are_complete() -> None:
+    """Each failure that the table lists is provoked, and no other."""
+    assert [code(row["Failure"]) for row in _TABLES[_FAILURES]] == list(_FAILING)
+
+
+def test_life_time_in_the_text_is_a_point_in_time() -> None:
+    """A life time is the clock and the seconds, in milliseconds."""
+    text = " ".join(line for line in prose(WIRE) if not line.startswith("|"))
+    found = re.search(r"ttl=([\d.]+)\)` .*? clock shows (\d+) is `(.*?)`", text)
+
+    assert found is not None
+    frame = compact.decode(one_frame(to_bytes(found[3])))
+    assert isinstance(frame, Message)
+    assert frame.ttl == int(found[2]) + float(found[1]) * 1000
+
+
+@pytest.mark.parametrize(("value", "written"), examples(_VALUES))
+def test_value_is_written_so(value: str, written: str) -> None:
+    """A value is these bytes in MessagePack, and is read as itself."""
+    data = to_bytes(code(written))
+
+    assert compact.pack(to_value(code(value))) == data
+    assert unpack(data) == to_value(code(value))
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1])
+def test_integers_have_64_bits(number: int) -> None:
+    """An integer of more is refused where it is sent."""
+    with pytest.raises(NotSendable):
+        compact.pack(number)
+
+
+@pytest.mark.parametrize(("content", "hint", "gets"), examples(_HINTS))
+def test_hint_converts(content: str, hint: str, gets: str) -> None:
+    """A handler with this hint gets this of that content."""
+    cast = cast_for(to_value(code(hint)))
+    assert cast is not None
+    value = cast.from_packed(compact.pack(to_value(code(content))))
+
+    assert repr(value) == repr(to_value(code(gets)))
+
+
+@pytest.mark.parametrize(("number", "when", "example"), examples(_BYES))
+def test_goodbye_has_this_code(
+    server: HiSockServer, number: str, when: str, example: str
+) -> None:
+    """A server ends a connection with exactly this."""
+    expected = to_value(code(example))
+    assert expected[:2] == [35, int(number)]
+    assert when
+    with joined(server) as ann, ann.makefile("rb") as stream:
+        match number:
+            case "0":
+                ann.shutdown(socket.SHUT_WR)
+                server.close()
+            case "1":
+                server.run(0.1)
+                server.disconnect_client("ann", reason=expected[2])
+            case _:
+                ann.sendall(b"\x00\x00\x00\x01")
+                server.run()
+        assert stream.read() == packed(expected)
+
+
+@pytest.mark.parametrize(("example", "reason"), examples(_BROKEN_FRAMES))
+def test_broken_frame_ends_the_connection(
+    server: HiSockServer, example: str, reason: str
+) -> None:
+    """Whoever writes this hears a goodbye of code 5 with this text."""
+    server.on("shout")(lambda client, content: None)
+    with joined(server) as ann, ann.makefile("rb") as stream:
+        ann.sendall(to_bytes(code(example)))
+        server.run()
+        bye = compact.decode(one_frame(stream.read()))
+    assert isinstance(bye, Bye)
+    assert bye.code == 5
+    assert code(reason) in bye.text

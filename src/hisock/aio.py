@@ -16,6 +16,7 @@ from __future__ import annotations
 __all__ = ("AsyncHiSockClient", "AsyncHiSockServer", "connect", "start_server")
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from types import TracebackType
@@ -58,6 +59,7 @@ class AsyncHiSockServer(ServerFace):
     ) -> None:
         super().__init__(addr, True, max_connections, header_len, **options)
         self._watch: ServerWatch | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._verbs = ServerVerbs(self._engine, self._inquiry, self)
 
     # --- beginning and end -----------------------------------------------------
@@ -116,7 +118,8 @@ class AsyncHiSockServer(ServerFace):
     async def close(self) -> None:
         """End every connection and stop listening; again is no error.
 
-        Each client is told, ``leave`` runs for it, coroutine handlers are cancelled.
+        Each client is told, ``leave`` runs for it, coroutine handlers are cancelled,
+        but for one that awaits this.
         """
         engine = self._engine
         if engine.is_closed:
@@ -124,12 +127,18 @@ class AsyncHiSockServer(ServerFace):
         if self._watch is None:
             engine.close()
             return
-        engine.begin_close()
-        loop = asyncio.get_running_loop()
-        while not engine.is_ending and loop.time() < engine.give_up_at:
-            self._watch.turn()
+        if self._ending is None:
+            engine.begin_close()
+            # A task of its own: whoever waits for it may be cancelled.
+            self._ending = asyncio.create_task(self._end(self._watch))
+        await asyncio.shield(self._ending)
+
+    async def _end(self, watch: ServerWatch) -> None:
+        engine = self._engine
+        while not engine.is_ending and time.monotonic() < engine.give_up_at:
+            watch.turn()
             await asyncio.sleep(0.005)
-        self._watch.stop()
+        watch.stop()
         engine.close(linger=0.0)
 
     # --- sending ---------------------------------------------------------------

@@ -27,9 +27,9 @@
     │   └── WouldDeadlock                  also RuntimeError
     ├── RemoteProtocolError                their bytes
     ├── CommandError                       raised by handlers, on purpose
-    ├── RemoteError                        what the other side answered instead
+    │   └── RemoteError                    what the other side answered instead
     ├── HandlerError                       for ``on_error``: a handler raised
-    ├── UnknownCommand                     for ``on_error``: no handler
+    │   └── UnknownCommand                 for ``on_error``: no handler
     ├── SessionLost                        also ConnectionError
     ├── ConversionError                    also TypeError, ValueError
     ├── RequestTimeout                     also TimeoutError

@@ -72,7 +72,7 @@ class Answers:
             case Probe():
                 if not link.connection.writes_compact:
                     engine.outgoing.send(link, link.writer.control(NoTLS()))
-            case GetClient(who):
+            case GetClient(who) if not link.connection.writes_compact:
                 self._reply(link, engine.members.answer(who))
             case Roster(on):
                 engine.members.set_roster(link, on=on)
@@ -165,7 +165,7 @@ class Answers:
         """Take a request; ``None`` if there are too many."""
         requests = link.connection.requests
         assert requests is not None
-        answering: Answering | None = self._engine.lock.run(requests.begin, request)
+        answering: Answering | None = self._engine.lock.run(requests.begin, request.id)
         return answering
 
     def finish(self, link: Link, answering: Answering) -> bool:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ("AsyncGroupCall", "AsyncStream", "Sent", "ServerVerbs", "arrive", "reply")
+__all__ = (
+    "Asker",
+    "AsyncGroupCall",
+    "AsyncStream",
+    "Sent",
+    "ServerVerbs",
+    "arrive",
+    "reply",
+)
 
 import asyncio
 import threading
@@ -30,9 +38,11 @@ _LOOK: Final = 0.005
 class Asker(Protocol):
     """Whom a stream or call tells what to do."""
 
-    def give_up(self, asked: Asked) -> None: ...
+    def give_up(self, asked: Asked) -> None:
+        """Wait no longer for an answer, and tell the other side."""
 
-    def tell(self, asked: Asked, frame: Credit | Cancel) -> None: ...
+    def tell(self, asked: Asked, frame: Credit | Cancel) -> None:
+        """Send what steers a stream."""
 
 
 async def arrive(asked: list[Asked], timeout: float | None) -> None:

@@ -325,16 +325,12 @@ class Runner:
 
     def run_request(self, link: Link, frame: Request, client: Any) -> bool:
         """Answer a call or a stream; whether a handler ran."""
-        try:
-            answering = self._owner.begin(link, frame)
-        except RemoteProtocolError as error:
-            self._owner.broken(link, error)
-            return False
+        answering = self._owner.begin(link, frame)
         if answering is None:
-            text = "too many calls are open"
-            self._owner.send(
-                link, compact.encode(Failure(frame.id, "overloaded", text))
-            )
+            self._refuse(link, frame.id, "too many calls are open")
+            return False
+        if answering.is_over:  # cancelled before its turn
+            self._owner.finish(link, answering)
             return False
         if frame.ttl is not None and self._owner.is_expired(link, frame.ttl):
             self._owner.finish(link, answering)
@@ -348,8 +344,12 @@ class Runner:
         if max(depth, link.depth) <= _DEEPEST:
             self.run_request(link, frame, client)
             return
-        text = f"calls are nested more than {_DEEPEST} deep"
-        self._owner.send(link, compact.encode(Failure(frame.id, "overloaded", text)))
+        if (answering := self._owner.begin(link, frame)) is not None:
+            self._owner.finish(link, answering)
+        self._refuse(link, frame.id, f"calls are nested more than {_DEEPEST} deep")
+
+    def _refuse(self, link: Link, number: int, text: str) -> None:
+        self._owner.send(link, compact.encode(Failure(number, "overloaded", text)))
 
     def _answer(
         self, link: Link, frame: Request, answering: Answering, client: Any
@@ -373,6 +373,8 @@ class Runner:
 
     def _answer_own(self, link: Link, frame: Request, answering: Answering) -> None:
         try:
+            if answering.is_stream:
+                raise _NO_STREAM
             self._reply(link, answering, self._owner.answer_own(link, frame))
         except CommandError as error:
             self._fail(link, answering, error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("ClientFace", "ClientOptions", "spell_client")
+__all__ = ("ClientFace", "ClientOptions", "read_answer", "spell_client")
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

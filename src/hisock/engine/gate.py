@@ -128,7 +128,7 @@ class Gate:
         """
         if not self._engine.pump.listens_at(address):
             return False
-        return self._engine.turn.try_run(self._admit)
+        return self._engine.lend(self._admit)
 
     def _admit(self) -> None:
         self._engine.pump.step(wait=False)

@@ -100,7 +100,7 @@ class Hearing:
         """Take a request; ``None`` if there are too many."""
         requests = link.connection.requests
         assert requests is not None
-        answering: Answering | None = self._engine.lock.run(requests.begin, request)
+        answering: Answering | None = self._engine.lock.run(requests.begin, request.id)
         return answering
 
     def finish(self, link: Link, answering: Answering) -> bool:

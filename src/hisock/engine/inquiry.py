@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("GroupCall", "Inquiry", "LinkAsker")
+__all__ = ("GroupCall", "Inquiry", "LinkAsker", "late", "open_calls", "wait_for")
 
 import threading
 import time

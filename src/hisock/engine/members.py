@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Members",)
+__all__ = ("Members", "deadline")
 
 import logging
 import time

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Search", "take_nested")
+__all__ = ("Search", "take_nested", "take_out")
 
 from collections.abc import Callable
 from functools import partial
@@ -20,8 +20,8 @@ from hisock.wire.frames import Bye, Message, Request
 if TYPE_CHECKING:
     from hisock.engine.blocking import ClientEngine
 
-#: The kind of a request, as its second byte.
-_REQUEST: Final = 2
+#: The kind of a message, as its second byte: most are.
+_MESSAGE: Final = 1
 
 
 class Search:
@@ -164,7 +164,7 @@ def take_nested(link: Link, current: Messages | None) -> Request | None:
         if not isinstance(event, Messages) or not event.is_packed:
             continue
         for index in range(event.place, len(event.bodies)):
-            if event.bodies[index][1] != _REQUEST:
+            if event.bodies[index][1] == _MESSAGE:
                 continue
             try:
                 frame = compact.decode(event.bodies[index])

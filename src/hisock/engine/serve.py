@@ -93,7 +93,9 @@ class ServerEngine:
         self.is_closing = False
         self._give_up = 0.0
         self._finished = threading.Event()
-        self._pumping = False
+        self._lending = threading.Lock()
+        #: How often a thread that waits had the turn, or has it just now.
+        self._loans = 0
         self._wanted = 0
         self._handled = 0
         self._finished_handlers: deque[Callable[[], None]] = deque()
@@ -151,12 +153,14 @@ class ServerEngine:
 
     def _take_turn(self, action: Callable[..., None], *arguments: Any) -> None:
         while True:
+            loans = self._loans
             try:
                 self.turn.run(action, *arguments)
             except AlreadyRunning:
                 if self.is_closing and not self.turn.is_mine:
                     return  # close(), in another thread, turns it a last time
-                if not self._pumping or self.turn.is_mine:
+                lent = self._lending.locked() or loans != self._loans
+                if not lent or self.turn.is_mine:
                     raise
                 self._wait_for_pump()
             else:
@@ -349,15 +353,25 @@ class ServerEngine:
             event.wait(_YIELD)
             event.clear()
             return
-        self.turn.try_run(self._pump_once, is_done)
+        self.lend(self._pump_once, is_done)
+
+    def lend(self, action: Callable[..., None], *arguments: Any) -> bool:
+        """Let a thread that waits read for a moment, if nobody turns; whether it did.
+
+        Whoever comes to turn meanwhile waits for that moment.
+        """
+        # A signal handler may find it taken by its own thread.
+        if not self._lending.acquire(blocking=False):
+            return False
+        try:
+            return self.turn.try_run(action, *arguments)
+        finally:
+            self._loans += 1
+            self._lending.release()
 
     def _pump_once(self, is_done: Callable[[], bool]) -> None:
-        self._pumping = True
-        try:
-            if not is_done() and not self.members.is_closed:
-                self.pump.read_more(_YIELD)
-        finally:
-            self._pumping = False
+        if not is_done() and not self.members.is_closed:
+            self.pump.read_more(_YIELD)
 
     def settle(self, link: Link) -> None:
         """See to a link that is behind or ended; the turning thread does the rest."""
@@ -392,6 +406,7 @@ class ServerEngine:
         self.say_goodbye(link, bye.text, bye)
 
     def say_goodbye(self, link: Link, reason: str, bye: Bye | None = None) -> None:
+        """End a client's connection from this side; under the lock."""
         events = link.connection.close(reason, time.monotonic(), bye)
         link.end(events, discard=True)
         self.settle(link)
@@ -422,12 +437,14 @@ class ServerEngine:
         self.lock.run(self._begin_close, "the server closed", LINGER)
         self.pump.stop_accepting()
         if self.tasks is not None:
-            self.tasks.close()
+            self.tasks.cancel()
 
     @property
     def is_ending(self) -> bool:
-        """Whether everybody has heard the goodbye."""
-        return self.is_closing and not self.pump.links
+        """Whether everybody has heard the goodbye, and every handler has finished."""
+        if not self.is_closing or self.pump.links:
+            return False
+        return self.tasks is None or not self.tasks.is_active
 
     @property
     def give_up_at(self) -> float:
@@ -450,16 +467,28 @@ class ServerEngine:
             return
         self.pump.stop_accepting()
         if self.tasks is not None:
-            self.tasks.close()
+            self.tasks.cancel()
         self._dispatch_ends()
-        while self.pump.links and (left := self._give_up - time.monotonic()) > 0:
-            self.pump.step(wait=True, timeout=left)
+        while not self.is_ending and (left := self._give_up - time.monotonic()) > 0:
+            self._step(True, left)
             self._dispatch_ends()
+        if self.tasks is not None:
+            self.tasks.close()
+        self._free_busy()
         self.workers.close()
         self.pump.close()
         self.members.is_closed = True
         self._finished.set()
         _log.info("closed: %s", self._name)
+
+    def _free_busy(self) -> None:
+        """Have those leave whose handlers still run: a worker cannot be ended."""
+        for link in self.members.everybody():
+            link.is_busy = False
+            if link.inbox and not link.is_ready:
+                link.is_ready = True
+                self.pump.ready.append(link)
+        self._dispatch_ends()
 
     def _dispatch_ends(self) -> None:
         while True:

@@ -63,8 +63,11 @@ class Producer:
     def step(self) -> bool:
         """Produce some items; false when there are no more."""
         answering = self.answering
+        requests = self.link.connection.requests
         if answering.is_over:
             self._close()
+            if requests is not None:
+                requests.finish(answering)
             return False
         if self.is_stalled:
             return True
@@ -83,7 +86,6 @@ class Producer:
             ended = True
         except Exception as raised:
             error = raised
-        requests = self.link.connection.requests
         if ended and requests is not None and requests.finish(answering):
             frames.append(compact.encode(End(answering.id)))
         if frames:

@@ -30,6 +30,13 @@ def _nobody_cares(where: str, seconds: float) -> None:
     """For engines that do not say so."""
 
 
+def _this_task() -> asyncio.Task[Any] | None:
+    """The task that this is called in, if it is one."""
+    with suppress(RuntimeError):  # no loop runs here
+        return asyncio.current_task()
+    return None
+
+
 class _Timed(Coroutine[Any, Any, Any]):
     """A coroutine whose steps are timed: one that takes long holds up all others."""
 
@@ -151,17 +158,26 @@ class Tasks:
             if alarm is not None:
                 alarm.cancel()
 
-    def close(self) -> None:
-        """Cancel what still runs, and wait for it where the loop is ours."""
-        tasks = list(self._tasks)
-        for task in tasks:
+    @property
+    def is_active(self) -> bool:
+        """Whether tasks run, besides the one that asks."""
+        return bool(self._tasks - {_this_task()})
+
+    def cancel(self) -> None:
+        """Cancel what runs, but for who calls this."""
+        for task in self._tasks - {_this_task()}:
             task.cancel()
-        if not self._own:
+
+    def close(self) -> None:
+        """Cancel what runs, and wait for it where the loop is ours."""
+        self.cancel()
+        if not self._own or self.loop.is_closed():
             return
         if self._watched is not None:
             self.loop.remove_reader(self._watched)
-        if tasks:
-            self.loop.run_until_complete(asyncio.wait(tasks))
+            self._watched = None
+        while self._tasks:  # each that ends stops the loop
+            self.loop.run_forever()
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
 
@@ -218,8 +234,16 @@ class Tasks:
                     await asyncio.sleep(_LOOK)  # nobody tells when it is not any more
                 answering.credit -= 1
                 send(link, link.writer.item(answering.id, item))
+        except asyncio.CancelledError:
+            _finish(link, answering)  # nobody wants it any more
+            raise
         finally:
             await items.aclose()
-        requests = link.connection.requests
-        if requests is not None and requests.finish(answering):
+        if _finish(link, answering):
             send(link, compact.encode(End(answering.id)))
+
+
+def _finish(link: Link, answering: Answering) -> bool:
+    """The last word is about to leave; whether anybody wants it."""
+    requests = link.connection.requests
+    return requests is not None and requests.finish(answering)

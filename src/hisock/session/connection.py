@@ -38,6 +38,7 @@ from hisock.wire.frames import (
     Ping,
     Pong,
     Refusal,
+    Request,
     Welcome,
 )
 
@@ -309,7 +310,8 @@ class Connection:
         return ended
 
     def _act(self, frames: list[bytes]) -> None:
-        """Replies, credit and pings never wait behind handlers."""
+        """Replies, credit and pings never wait behind handlers; requests do, but are
+        known at once."""
         requests = self.requests
         assert requests is not None
         pongs: list[bytes] = []
@@ -319,6 +321,8 @@ class Connection:
                     pongs.append(compact.encode(Pong(n)))
                 case Pong() | Ack():
                     pass
+                case Request() as request:
+                    requests.announce(request)
                 case frame:
                     requests.feed(frame)  # type: ignore[arg-type]  # these kinds alone
         if pongs:

@@ -119,7 +119,15 @@ class Requests:
         late: Answers that came when nobody waited for them any more.
     """
 
-    __slots__ = ("_limit", "_newest", "_next", "answering", "asked", "late")
+    __slots__ = (
+        "_limit",
+        "_newest",
+        "_next",
+        "_refused",
+        "answering",
+        "asked",
+        "late",
+    )
 
     def __init__(self, *, by_client: bool, limit: int) -> None:
         self._next = 1 if by_client else 2
@@ -127,6 +135,7 @@ class Requests:
         self._limit = limit
         self.asked: dict[int, Asked] = {}
         self.answering: dict[int, Answering] = {}
+        self._refused: set[int] = set()
         self.late = 0
 
     def ask(self, command: str, *, is_stream: bool = False) -> Asked:
@@ -151,8 +160,10 @@ class Requests:
         del self.asked[asked.id]
         return not asked.is_done
 
-    def begin(self, request: Request) -> Answering | None:
-        """Take a request of the peer; ``None`` if it has too many open.
+    def announce(self, request: Request) -> None:
+        """A request of the peer has come; its turn may be later.
+
+        Known from here on, so that credit and a cancellation may overtake its turn.
 
         Raises:
             RemoteProtocolError: Its id is not the peer's to give, or was given before.
@@ -163,10 +174,14 @@ class Requests:
             )
         self._newest = request.id
         if 0 < self._limit <= len(self.answering):
-            return None
-        answering = Answering(request)
-        self.answering[request.id] = answering
-        return answering
+            self._refused.add(request.id)
+        else:
+            self.answering[request.id] = Answering(request)
+
+    def begin(self, number: int) -> Answering | None:
+        """The turn of a request has come; ``None`` if there were too many."""
+        self._refused.discard(number)
+        return self.answering.get(number)
 
     def finish(self, answering: Answering) -> bool:
         """Our last word on a request is about to leave; whether anybody wants it."""

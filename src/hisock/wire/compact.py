@@ -12,6 +12,7 @@ __all__ = (
     "DECODE_FROM_CLIENT",
     "HEADER_LEN",
     "MALFORMED",
+    "REQUEST",
     "NONE",
     "Decoder",
     "Writer",
@@ -42,8 +43,10 @@ HEADER_LEN: Final = 4
 LARGEST: Final = 2**32 - 1
 #: ``None`` as it is written.
 NONE: Final = b"\xc0"
+#: A request waits for its turn, but is known at once: a cancellation may overtake it.
+REQUEST: Final = 2
 #: Kinds that never wait behind a handler: replies and what steers streams, acks, pings.
-ACTS_AT_ONCE: Final = frozenset({3, 4, 5, 6, 7, 8, 32, 33, 34})
+ACTS_AT_ONCE: Final = frozenset({REQUEST, 3, 4, 5, 6, 7, 8, 32, 33, 34})
 
 _MESSAGE: Final = 1
 #: From here on the second byte of an array is not its kind, but part of its length.
@@ -246,7 +249,8 @@ class Decoder:
         Args:
             data: What was read.
             frames: Gets what takes effect in order, when its turn comes.
-            at_once: Gets what does not wait behind handlers (``ACTS_AT_ONCE``).
+            at_once: Gets what does not wait behind handlers (``ACTS_AT_ONCE``);
+                a request goes into both.
 
         Raises:
             RemoteProtocolError: A length is over the limit, or a frame does not begin
@@ -290,7 +294,11 @@ class Decoder:
                 self._remember(whole[at : at + _LOOK_AHEAD], length)
             else:
                 frame = whole[start:end]
-                (at_once if _kind_of(frame) in ACTS_AT_ONCE else frames).append(frame)
+                kind = _kind_of(frame)
+                if kind in ACTS_AT_ONCE:
+                    at_once.append(frame)
+                if kind not in ACTS_AT_ONCE or kind == REQUEST:
+                    append(frame)
             at = end
         if at < size:
             self._is_cut = True
