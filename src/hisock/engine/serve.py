@@ -436,8 +436,6 @@ class ServerEngine:
         """Say goodbye to all, for a loop that turns until ``is_ending``."""
         self.lock.run(self._begin_close, "the server closed", LINGER)
         self.pump.stop_accepting()
-        if self.tasks is not None:
-            self.tasks.cancel()
 
     @property
     def is_ending(self) -> bool:
@@ -455,6 +453,8 @@ class ServerEngine:
         if self.is_closing:
             return
         self.is_closing = True
+        if self.tasks is not None:
+            self.tasks.cancel_soon()  # what ``leave`` starts from here on may finish
         self._give_up = time.monotonic() + linger
         # Each leaves the look-ups in its turn: a ``leave`` handler that tells the
         # others finds them, though they hear no more.
@@ -466,8 +466,6 @@ class ServerEngine:
         if self.members.is_closed:
             return
         self.pump.stop_accepting()
-        if self.tasks is not None:
-            self.tasks.cancel()
         self._dispatch_ends()
         while not self.is_ending and (left := self._give_up - time.monotonic()) > 0:
             self._step(True, left)

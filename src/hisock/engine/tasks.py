@@ -94,6 +94,7 @@ class Tasks:
         self.loop = loop or asyncio.SelectorEventLoop()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watched: int | None = None
+        self._spared: set[asyncio.Task[Any]] = set()
         #: Told of a coroutine that held up the loop, and for how many seconds.
         self.blocked: Callable[[str, float], None] = _nobody_cares
 
@@ -160,17 +161,24 @@ class Tasks:
 
     @property
     def is_active(self) -> bool:
-        """Whether tasks run, besides the one that asks."""
-        return bool(self._tasks - {_this_task()})
+        """Whether tasks run, besides one that waits for the end itself."""
+        return bool(self._tasks - self._spared)
 
-    def cancel(self) -> None:
-        """Cancel what runs, but for who calls this."""
-        for task in self._tasks - {_this_task()}:
-            task.cancel()
+    def cancel_soon(self) -> None:
+        """Cancel what runs by now, but for who calls this; from any thread."""
+        self._spared = {task for task in (_this_task(),) if task is not None}
+        running = self._tasks - self._spared
+
+        def cancel() -> None:
+            for task in running:
+                task.cancel()
+
+        self.call_soon(cancel)
 
     def close(self) -> None:
         """Cancel what runs, and wait for it where the loop is ours."""
-        self.cancel()
+        for task in self._tasks - self._spared:
+            task.cancel()
         if not self._own or self.loop.is_closed():
             return
         if self._watched is not None:
