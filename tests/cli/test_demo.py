@@ -21,7 +21,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_demo_shows_every_step_and_ends_well() -> None:
-    """Join, command, group, raw, rename and leave are seen, in under 5 s, exit 0."""
+    """Join, command, group, raw, call, stream, rename and leave are seen, in under 5 s,
+    exit 0."""
     began = time.monotonic()
     result = run("demo")
     took = time.monotonic() - began
@@ -33,6 +34,8 @@ def test_demo_shows_every_step_and_ends_well() -> None:
         "ann  got the command welcome with 'hello ann!'",
         "bob  hears ann say 'anyone up for a game?'",
         "cho  got 144",
+        "cho  is told 3.0",
+        "bob  reads [3, 2, 1]",
         "cho  reads 'the game begins'",
         "server  bob is now called rob",
         "rob  reads 'nice name'",

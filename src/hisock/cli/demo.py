@@ -6,6 +6,7 @@ __all__ = ("demo",)
 
 import json
 import queue
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.text import Text
@@ -89,6 +90,14 @@ def _prepare(server: ThreadedHiSockServer, stage: _Stage) -> None:
         server.send_client_raw(client, number**2)
         stage.happened("square")
 
+    @server.on("average")
+    def average(client: ClientInfo, numbers: list[float]) -> float:
+        return sum(numbers) / len(numbers)
+
+    @server.on("countdown")
+    def countdown(client: ClientInfo, start: int) -> Iterator[int]:
+        yield from range(start, 0, -1)
+
     @server.on("name_change")
     def renamed(client: ClientInfo, old: str, new: str) -> None:
         stage.says("server", f"{old} is now called {new}")
@@ -155,6 +164,15 @@ def _talk(
     answer = cho.recv_raw()
     stage.expect("square")
     stage.says("cho", f"got {json.loads(answer)}")
+
+    stage.title("A call: what the handler returns is the answer")
+    stage.code('cho.call("average", [1, 2, 6], type=float)')
+    mean = cho.call("average", [1, 2, 6], type=float)
+    stage.says("cho", f"is told {mean}")
+
+    stage.title("A stream: what a generator yields, as it comes")
+    stage.code('for number in bob.stream("countdown", 3): ...')
+    stage.says("bob", f"reads {list(bob.stream('countdown', 3))}")
 
     stage.title("Everybody at once")
     stage.code('server.send_all_clients("news", "the game begins")')
