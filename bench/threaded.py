@@ -1,7 +1,7 @@
 """What the threaded client's hand-over costs: a thread turns it, another uses it.
 
-Beside the same baselines as the client without a thread: a bare ping-pong for calls, one
-bare ``sendall`` each for messages.
+Beside the same baselines as the client without a thread: a bare ping-pong for calls,
+one bare ``sendall`` each for messages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from bench import calls, one_way, streams, typed
 from bench.peers import Pair, Subject, compare
 from bench.ping_pong import raw_client, raw_server
-from hisock import start_server, threaded_connect
+from hisock import ClientInfo, start_server, threaded_connect
 
 _CONTENT = b"x" * 59
 
@@ -55,7 +55,7 @@ def pouring_server(pipe: Connection, amount: int) -> None:
     server = start_server(("127.0.0.1", 0))
 
     @server.on("pour")
-    def pour(client: object) -> None:
+    def pour(client: ClientInfo) -> None:
         for _ in range(amount):
             server.send_client(client, "move", _CONTENT)
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, Unpack, overload
 
+from hisock.engine.asking import cast_of
 from hisock.engine.awaiting import AsyncGroupCall, AsyncStream, Sent, ServerVerbs
 from hisock.engine.client_face import ClientFace, ClientOptions
 from hisock.engine.client_verbs import ClientVerbs
@@ -461,8 +462,9 @@ class AsyncHiSockClient(ClientFace):
     ) -> Any:
         """The content of the next message with this command; see ``HiSockClient``."""
         self._learn(command)
+        cast = cast_of(type)
         mail = await self._verbs.receive(lambda mail: mail.is_for(command), timeout)
-        return mail.content(command, type)
+        return mail.content(command, cast)
 
     async def recv_any(self, *, timeout: float | None = None) -> Message:
         """The next message without a handler; see ``HiSockClient.recv_any``."""

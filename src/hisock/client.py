@@ -6,7 +6,7 @@ __all__ = ("HiSockClient", "ThreadedHiSockClient", "connect", "threaded_connect"
 
 from typing import Any, TypeVar, Unpack, overload
 
-from hisock.engine.asking import Stream
+from hisock.engine.asking import Stream, cast_of
 from hisock.engine.client_face import (
     ClientFace,
     ClientOptions,
@@ -157,8 +157,9 @@ class HiSockClient(ClientFace):
         .. versionadded:: 4.0
         """
         self._learn(command)
+        cast = cast_of(type)
         mail = self._engine.receive(lambda mail: mail.is_for(command), timeout)
-        return mail.content(command, type)
+        return mail.content(command, cast)
 
     def recv_any(self, *, timeout: float | None = None) -> Message:
         """Wait for the next message without a handler.

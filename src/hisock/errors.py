@@ -242,6 +242,8 @@ class CommandError(HiSockError):
         data: Anything that can be sent.
     """
 
+    code = "command"
+
     def __init__(self, code: str, message: str = "", data: Any = None) -> None:
         super().__init__(message or code)
         self.code = code
@@ -261,6 +263,9 @@ class RemoteError(CommandError):
         message: Why, for people.
         data: What its handler gave along.
     """
+
+    #: Before it is known what the other side said.
+    code = "remote_command"
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}" if self.message else self.code

@@ -24,6 +24,7 @@ from hisock.errors import (
 from hisock.handlers.cast import unpack
 from hisock.handlers.table import HandlerEntry
 from hisock.session.requests import Answering
+from hisock.wire.compact import Encoded
 from hisock.wire.frames import (
     Bye,
     ClientAnswer,
@@ -157,7 +158,7 @@ class Answers:
         engine = self._engine
         engine.lock.run(engine.end_link, link, Bye(5, str(error)[:1024]))
 
-    def send(self, link: Link, frame: bytes) -> None:
+    def send(self, link: Link, frame: Encoded) -> None:
         """Send frames to a client."""
         self._engine.outgoing.send(link, frame)
 

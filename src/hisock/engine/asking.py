@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ("Asker", "Stream", "outcome", "raise_failure", "reader_for")
+__all__ = (
+    "Asker",
+    "Stream",
+    "cast_of",
+    "outcome",
+    "raise_failure",
+    "reader_for",
+)
 
 import time
 from collections.abc import Callable
@@ -10,7 +17,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from hisock.errors import InvalidOption, RemoteError, RequestTimeout
-from hisock.handlers.cast import cast_for, unpack
+from hisock.handlers.cast import Cast, cast_for, unpack
 from hisock.session.requests import Asked
 from hisock.wire.frames import Cancel, Credit, Failure
 
@@ -30,18 +37,27 @@ class Asker(Protocol):
         """Send what steers a stream."""
 
 
+def cast_of(kind: Any) -> Cast | None:
+    """The conversion to what ``type=`` asks for; ``None`` leaves content as sent.
+
+    Raises:
+        InvalidOption: Nothing converts to it.
+    """
+    try:
+        return cast_for(kind)
+    except (KeyError, TypeError) as error:
+        raise InvalidOption(
+            f"nothing converts to type={kind!r:.80} ({error})"
+        ) from None
+
+
 def reader_for(kind: Any) -> Callable[[Any], Any]:
     """What turns packed content into what a call's ``type=`` asks for.
 
     Raises:
         InvalidOption: Nothing converts to it.
     """
-    try:
-        cast = cast_for(kind)
-    except (KeyError, TypeError) as error:
-        raise InvalidOption(
-            f"nothing converts to type={kind!r:.80} ({error})"
-        ) from None
+    cast = cast_of(kind)
     return cast.from_packed if cast else unpack
 
 

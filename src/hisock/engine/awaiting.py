@@ -23,6 +23,7 @@ from hisock.engine.asking import outcome, raise_failure, reader_for
 from hisock.engine.inquiry import Inquiry, LinkAsker, late
 from hisock.engine.link import Link
 from hisock.engine.serve import ServerEngine
+from hisock.engine.waiting import check_timeout
 from hisock.errors import HiSockError, Refused, RequestTimeout, SendTimeout, SessionLost
 from hisock.hub.outbox import STALL
 from hisock.session.requests import Asked
@@ -109,6 +110,8 @@ class AsyncStream(Generic[T]):
         read: Callable[[Any], T],
         timeout: float | None,
     ) -> None:
+        if timeout is not None:
+            check_timeout(timeout)
         self._begin = begin
         self._read = read
         self._timeout = timeout
@@ -228,7 +231,10 @@ class AsyncGroupCall:
         self.failed: list[tuple[ClientInfo, HiSockError]] = []
         self._inquiry = inquiry
         self._read = reader_for(kind)
-        self._end = None if timeout is None else time.monotonic() + timeout
+        self._end: float | None = None
+        if timeout is not None:
+            check_timeout(timeout)
+            self._end = time.monotonic() + timeout
         self._open: dict[Asked, Link] = {}
         for link in links:
             try:

@@ -29,6 +29,7 @@ from hisock.engine.search import Search
 from hisock.engine.sharing import SharedPump
 from hisock.engine.threads import StateLock, Turn, Workers, say_goodbye_at_exit
 from hisock.engine.uplink import Uplink
+from hisock.engine.waiting import check_timeout
 from hisock.errors import (
     ClientDisconnected,
     HiSockError,
@@ -156,6 +157,8 @@ class ClientEngine:
             ClientDisconnected: The server ended the connection earlier, or just now
                 and no handler was told.
         """
+        if timeout is not None:
+            check_timeout(timeout)
         if self._closed:
             return False
         self._check_over()
@@ -168,6 +171,7 @@ class ClientEngine:
         Returns:
             How many messages were handled.
         """
+        check_timeout(budget)
         if self._closed:
             return 0
         self._check_over()
@@ -180,7 +184,7 @@ class ClientEngine:
         try:
             self._prepare()
             seen = self.pump.news
-            if not wait:
+            if not wait or (timeout is not None and timeout <= 0):
                 self.pump.pump(0.0, seen)
             while not self._work() and not self._closed:
                 self._check_over()
@@ -400,7 +404,10 @@ class ClientEngine:
             Overloaded: More than ``Limits.queue`` bytes came that have a handler.
             RequestTimeout: It did not come in time.
         """
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None
+        if timeout is not None:
+            check_timeout(timeout)
+            end = time.monotonic() + timeout
         self.uplink.flush()
         link, look = self.link, self.search.find
         while True:

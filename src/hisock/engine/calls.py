@@ -31,6 +31,7 @@ from hisock.session.connection import Messages
 from hisock.session.requests import Answering
 from hisock.types import AsyncClientInfo, ClientInfo
 from hisock.wire import compact
+from hisock.wire.compact import Encoded
 from hisock.wire.frames import Failure, Frame, Message, PackedFrame, Request
 
 #: The call on whose behalf code runs: its link and id. Carried into workers and tasks.
@@ -73,7 +74,7 @@ class Owner(Protocol):
     def broken(self, link: Link, error: RemoteProtocolError) -> None:
         """The peer sent bytes that are none of hisock's."""
 
-    def send(self, link: Link, frame: bytes) -> None:
+    def send(self, link: Link, frame: Encoded) -> None:
         """Send frames to the peer."""
 
     def finish(self, link: Link, answering: Answering) -> bool:
@@ -296,7 +297,7 @@ class Runner:
         if command is None:
             return self._run_raw(link, content, client)
         entry = self._table.get(command)
-        mail = Mail(command, bytes(content), is_packed=True)
+        mail = Mail(command, memoryview(content), is_packed=True)
         if entry is not None:
             call = partial(entry.call_packed, _colour(entry, client), content)
         elif (entry := self._table.everything) is not None:
@@ -368,7 +369,7 @@ class Runner:
             text = unknown_command(self._table, command)
             self._fail(link, answering, CommandError("unknown_command", text))
             return False
-        mail = Mail(command, bytes(content), is_packed=True)
+        mail = Mail(command, memoryview(content), is_packed=True)
         return self._handle(link, entry, call, mail.whole, answering)
 
     def _answer_own(self, link: Link, frame: Request, answering: Answering) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from hisock.engine.blocking import ClientEngine
 from hisock.engine.dial import dial, parse_address
-from hisock.engine.face import Face
+from hisock.engine.face import Face, check_limits
 from hisock.engine.link import DONT_WAIT
 from hisock.engine.server_face import spell_address
 from hisock.errors import InvalidClient, InvalidOption, Refused, UnknownClient
@@ -71,7 +71,7 @@ class ClientFace(Face):
         wait: float,
     ) -> None:
         """Look at the arguments; nothing of it does I/O."""
-        limits = limits or Limits()
+        limits = check_limits(limits)
         self.addr = parse_address(addr)
         self.header_len = check_header_len(header_len)
         self.name = check_name(name, limits.name)

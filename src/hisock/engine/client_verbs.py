@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ("ClientVerbs",)
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from hisock.engine.awaiting import Asker, AsyncStream, Sent, reply
 from hisock.engine.blocking import ClientEngine
 from hisock.engine.client_face import ClientFace, read_answer, spell_client
 from hisock.engine.inbox import Mail
+from hisock.engine.waiting import check_timeout
 from hisock.engine.watch import ClientWatch
 from hisock.errors import (
+    HiSockError,
     InvalidOption,
     LocalProtocolError,
     RemoteError,
@@ -45,6 +48,8 @@ class ClientVerbs:
         self._watch: ClientWatch | None = None
         #: What waits for the server's first answer, in order.
         self._early: deque[tuple[str | None, Any, float | None]] = deque()
+        #: Other threads send, too; what waits stays in order.
+        self._sending_early = threading.RLock()
         self._asking = asyncio.Lock()
 
     # --- beginning and end -----------------------------------------------------
@@ -111,6 +116,19 @@ class ClientVerbs:
             raise WouldBlock(
                 f"{size} bytes wait to be sent already; await what a send returns"
             )
+        if watch.agreed.is_set() and not self._early:
+            engine.uplink.send(command, content, ttl)
+        else:
+            with self._sending_early:
+                self._send_in_order(command, content, ttl)
+        watch.look_for_room()
+        return Sent([engine.link])
+
+    def _send_in_order(
+        self, command: str | None, content: Any, ttl: float | None
+    ) -> None:
+        """Send what may have to wait for the server's answer, behind what does."""
+        engine = self._engine
         if engine.uplink.know_wire():
             self._send_early()
             engine.uplink.send(command, content, ttl)
@@ -121,13 +139,16 @@ class ClientVerbs:
             self._early.append((command, content, ttl))
         else:
             engine.uplink.send(command, content, ttl)
-        watch.look_for_room()
-        return Sent([engine.link])
 
     def _send_early(self) -> None:
         engine = self._engine
-        while self._early and engine.is_usable and engine.is_open:
-            engine.uplink.send(*self._early.popleft())
+        with self._sending_early:
+            while self._early and engine.is_usable and engine.is_open:
+                try:
+                    engine.uplink.send(*self._early[0])
+                except HiSockError as error:
+                    engine.reports.failed_alone(self.send, error)
+                self._early.popleft()
 
     async def _agree(self, timeout: float | None) -> None:
         """Wait until the server has answered the hello.
@@ -162,7 +183,10 @@ class ClientVerbs:
         """
         engine, watch = self._engine, self._watch
         assert watch is not None
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None
+        if timeout is not None:
+            check_timeout(timeout)
+            end = time.monotonic() + timeout
         while True:
             mail: Mail | None = engine.lock.run(engine.search.find, wanted)
             if mail is not None:
@@ -183,6 +207,8 @@ class ClientVerbs:
         """What the server's handler returns."""
         read = reader_for(kind)
         questions = self._engine.questions
+        if timeout is not None:
+            check_timeout(timeout)
         if timeout is not None and not timeout > 0:
             raise InvalidOption(f"a time is more than 0 seconds, not {timeout!r:.40}")
         await self._agree(timeout)

@@ -22,6 +22,8 @@ Call: TypeAlias = Callable[[Any], None]
 
 #: Windows does not interrupt a wait for Ctrl-C, so there it is taken in slices.
 _LONGEST: Final = 0.25 if sys.platform == "win32" else None
+#: Systems count milliseconds in 31 bits; who waits longer than a day looks again.
+_DAY: Final = 86400.0
 #: Sockets that can be watched; 0 for any number. Windows' select ends at 512.
 CAPACITY: Final = 500 if sys.platform == "win32" else 0
 #: Sockets told of in one step; the others are told of in the next.
@@ -55,6 +57,8 @@ class Drive:
             timeout = left if timeout is None else min(left, timeout)
         if _LONGEST is not None and (timeout is None or timeout > _LONGEST):
             timeout = _LONGEST
+        elif timeout is not None and timeout > _DAY:
+            timeout = _DAY
         watched = self._watched
         for fd, events in self._poller.poll(timeout, _AT_ONCE):
             calls = watched.get(fd)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Face", "Registered", "ThreadedFace")
+__all__ = ("Face", "Registered", "ThreadedFace", "check_limits")
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Final, Protocol, Self
 from hisock.engine.blame import users_line
 from hisock.engine.pace import Pace
 from hisock.engine.threads import Driver
-from hisock.errors import ReservedCommand
+from hisock.errors import InvalidOption, ReservedCommand
 from hisock.handlers.table import HandlerEntry, HandlerTable, Options
-from hisock.types import Handler, Handlers
+from hisock.types import Handler, Handlers, Limits
 from hisock.wire.payload import prefix_of
 
 #: Commands that are remembered as harmless.
@@ -165,8 +165,13 @@ class Face:
         and what was raised as ``__cause__``, or an ``UnknownCommand``. Without such a
         function they are logged.
 
+        Raises:
+            InvalidOption: It is no function.
+
         .. versionadded:: 4.0
         """
+        if not callable(function):
+            raise InvalidOption(f"on_error calls a function, not {function!r:.40}")
         self._table.on_error = function
         return function
 
@@ -202,6 +207,8 @@ class Face:
 
         .. versionadded:: 4.0
         """
+        if not isinstance(handlers, Handlers):
+            raise InvalidOption(f"use() takes Handlers(), not {handlers!r:.40}")
         for verb, arguments, options, function in handlers._registered:
             decorate = getattr(self, verb)
             if arguments or options:
@@ -275,6 +282,19 @@ class Face:
 
     def __hash__(self) -> int:
         return hash(_host(self.addr))
+
+
+def check_limits(limits: Limits | None) -> Limits:
+    """The limits that hold.
+
+    Raises:
+        InvalidOption: These are none.
+    """
+    if limits is None:
+        return Limits()
+    if not isinstance(limits, Limits):
+        raise InvalidOption(f"limits is like Limits(message=1000), not {limits!r:.40}")
+    return limits
 
 
 def _host(address: Any) -> str:

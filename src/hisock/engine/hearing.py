@@ -18,6 +18,7 @@ from hisock.errors import CommandError, RemoteProtocolError
 from hisock.handlers.table import HandlerEntry
 from hisock.session.requests import Answering
 from hisock.types import ClientInfo
+from hisock.wire.compact import Encoded
 from hisock.wire.frames import (
     Bye,
     Frame,
@@ -92,7 +93,7 @@ class Hearing:
         """End a connection on which came what is none of hisock's."""
         self._engine.lock.run(self._engine.end, str(error), error)
 
-    def send(self, link: Link, frame: bytes) -> None:
+    def send(self, link: Link, frame: Encoded) -> None:
         """Send frames to the server."""
         self._engine.uplink.write(frame)
 

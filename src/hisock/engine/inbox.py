@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from hisock.handlers.cast import cast_for, unpack
+from hisock.handlers.cast import Cast, unpack
 from hisock.types import Limits
 from hisock.wire.payload import as_text
 
@@ -26,10 +26,14 @@ class Mail:
     __slots__ = ("_command", "_content", "is_packed")
 
     def __init__(
-        self, command: str | None, content: bytes, *, is_packed: bool = False
+        self,
+        command: str | None,
+        content: bytes | memoryview,
+        *,
+        is_packed: bool = False,
     ) -> None:
         self._command = command
-        self._content = content
+        self._content: Any = content  # a view only if packed
         self.is_packed = is_packed
 
     def __len__(self) -> int:
@@ -40,12 +44,14 @@ class Mail:
         """The command; on the classic wire the first word."""
         if self.is_packed:
             return self._command
-        return self._content[:256].partition(b" ")[0].decode(errors="replace")
+        text: bytes = self._content
+        return text[:256].partition(b" ")[0].decode(errors="replace")
 
     def whole(self) -> bytes:
         """All of it as hisock 1.1 writes it."""
         if not self.is_packed:
-            return self._content
+            body: bytes = self._content
+            return body
         text = as_text(unpack(self._content))
         return text if self._command is None else self._command.encode() + b" " + text
 
@@ -53,21 +59,21 @@ class Mail:
         """Whether it is a message with this command."""
         if self.is_packed:
             return self._command == command
+        text: bytes = self._content
         word = command.encode()
-        rest = self._content[len(word) : len(word) + 1]
-        return self._content.startswith(word) and rest in (b"", b" ")
+        rest = text[len(word) : len(word) + 1]
+        return text.startswith(word) and rest in (b"", b" ")
 
-    def content(self, command: str | None, hint: Any = None) -> Any:
-        """What came with the command, as the hint wants it.
+    def content(self, command: str | None, cast: Cast | None = None) -> Any:
+        """What came with the command, converted.
 
         Args:
             command: What it was asked for as; ``None`` for the whole of it.
-            hint: The type to convert to; ``None`` for as sent.
+            cast: The conversion; ``None`` for as sent.
 
         Raises:
             ConversionError: It does not fit.
         """
-        cast = cast_for(hint)
         if self.is_packed:
             return cast.from_packed(self._content) if cast else unpack(self._content)
         text = self._content

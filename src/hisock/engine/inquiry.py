@@ -13,6 +13,7 @@ from hisock.engine.asking import Stream, outcome, reader_for
 from hisock.engine.calls import SERVING
 from hisock.engine.link import Link
 from hisock.engine.members import deadline
+from hisock.engine.waiting import check_timeout
 from hisock.errors import (
     HiSockError,
     LocalProtocolError,
@@ -212,6 +213,8 @@ class Inquiry:
     ) -> Stream[Any]:
         """Begin a stream from one client."""
         read = reader_for(kind)
+        if timeout is not None:
+            check_timeout(timeout)
         self.check_thread()
         link = self.engine.members.look_up(who)
         asked = self.ask(link, command, content, is_stream=True)
@@ -287,7 +290,10 @@ class GroupCall:
         self.failed: list[tuple[ClientInfo, HiSockError]] = []
         self._read = reader_for(kind)
         self._inquiry = inquiry
-        self._end = None if timeout is None else time.monotonic() + timeout
+        self._end: float | None = None
+        if timeout is not None:
+            check_timeout(timeout)
+            self._end = time.monotonic() + timeout
         self._open: dict[Asked, Link] = {}
         for link in links:
             try:

@@ -19,6 +19,7 @@ from hisock.hub.outbox import Outbox
 from hisock.session.connection import Connection, Event, Messages
 from hisock.session.states import State
 from hisock.types import ClientInfo, Limits
+from hisock.wire.compact import Encoded
 
 #: Bytes of one read: large enough to share the cost of a turn among hundreds of small
 #: messages, small enough that the allocator does not ask the system for it.
@@ -177,8 +178,13 @@ class Link:
             self._tear()
             return
         self.is_torn = True
+        room = self.connection.room
+        data: bytes | int
         try:
-            data = self.sock.recv(READ_SIZE, DONT_WAIT)
+            if room is None:
+                data = self.sock.recv(READ_SIZE, DONT_WAIT)
+            else:
+                data = self.sock.recv_into(room, 0, DONT_WAIT)
         except OSError as error:
             self.is_torn = False
             if not isinstance(error, BlockingIOError | InterruptedError):
@@ -193,8 +199,8 @@ class Link:
             self.take(data)
         self.is_torn = False
 
-    def take(self, data: bytes) -> None:
-        """Put what was read into the inbox; nothing is the end."""
+    def take(self, data: bytes | int) -> None:
+        """Put what was read, or how much, into the inbox; nothing is the end."""
         if data:
             self.inbox += self.connection.feed(data, clock())
             if self.connection.needs_attention:
@@ -215,8 +221,11 @@ class Link:
         """A read or write failed: the link is gone."""
         self._lose(_why(error))
 
-    def send(self, frame: bytes) -> None:
+    def send(self, frame: Encoded) -> None:
         """Write a frame after everything before it, as far as there is room."""
+        if isinstance(frame, tuple):
+            self._send_parts(frame)
+            return
         if self.is_torn or self.outbox.size:
             self.outbox.append(frame)
             self.flush()
@@ -231,6 +240,28 @@ class Link:
             self.is_torn = False
         else:
             self.keep(frame, sent)
+
+    def _send_parts(self, parts: tuple[bytes, ...]) -> None:
+        """Write a large frame as ``send`` does, without joining it (bench/large.py)."""
+        sent = 0
+        if not (self.is_torn or self.outbox.size) and hasattr(self.sock, "sendmsg"):
+            self.is_torn = True
+            try:
+                sent = self.sock.sendmsg(parts, (), DONT_WAIT)
+            except OSError as error:
+                if not isinstance(error, BlockingIOError | InterruptedError):
+                    self.is_torn = False
+                    self.lose(error)
+                    return
+            for part in parts:
+                if sent < len(part):
+                    self.outbox.append(memoryview(part)[sent:])
+                sent = max(0, sent - len(part))
+            self.is_torn = False
+            return
+        for part in parts:
+            self.outbox.append(part)
+        self.flush()
 
     def keep(self, frame: bytes, sent: int) -> None:
         """Write later what there was no room for."""

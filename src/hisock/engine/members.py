@@ -15,7 +15,7 @@ from hisock.engine.link import Link
 from hisock.engine.post import Post
 from hisock.engine.repeats import Repeats
 from hisock.engine.threads import StateLock, Turn
-from hisock.engine.waiting import wait_for_room
+from hisock.engine.waiting import check_timeout, wait_for_room
 from hisock.errors import (
     HiSockError,
     InvalidOption,
@@ -31,6 +31,7 @@ from hisock.hub.targets import find, find_group, search
 from hisock.session.connection import milliseconds
 from hisock.types import ClientInfo, Limits
 from hisock.wire import classic, compact
+from hisock.wire.compact import Encoded
 from hisock.wire.frames import ClientAnswer, Joined, Left
 
 _log = logging.getLogger("hisock.server")
@@ -185,7 +186,7 @@ class Members:
         if link is None or link not in self.registry.members:
             self.check_open()
             link = self.look_up(who)
-        frame = link.writer.message(command, content, ttl and deadline(ttl))
+        frame = link.writer.message(command, content, _end_of(ttl))
         if link.outbox.size and link.outbox.is_full and not self._turn.is_mine:
             self._wait_for_room(link)
         self._outgoing.send(link, frame)
@@ -199,7 +200,7 @@ class Members:
             NotSendable, MessageTooLarge: The message cannot be sent.
             WouldBlock: Twice as much waits for it as may.
         """
-        frame = link.writer.message(command, content, ttl and deadline(ttl))
+        frame = link.writer.message(command, content, _end_of(ttl))
         if link.outbox.is_full and link.outbox.size >= 2 * self._limits.outbox:
             raise WouldBlock(
                 f"{link.outbox.size} bytes wait for {dict(link.info)} already; await "
@@ -260,7 +261,7 @@ class Members:
             links = [link for link in links if link not in left_out]
         # What cannot be sent on our own wire is the caller's mistake, even if nobody
         # is there; what only an old client cannot take is that client's bad luck.
-        frames: dict[Any, bytes | None] = {
+        frames: dict[Any, Encoded | None] = {
             self._compact: self._compact.message(command, content, until)
         }
         problems: list[tuple[Link, HiSockError]] = []
@@ -278,7 +279,7 @@ class Members:
                 text = "what was sent to many cannot reach %s (%d): %s"
                 _log.error(text, dict(link.info), count, problem)
 
-    def _write(self, links: Iterable[Link], frames: dict[Any, bytes | None]) -> None:
+    def _write(self, links: Iterable[Link], frames: dict[Any, Encoded | None]) -> None:
         for link in links:
             frame = frames[link.writer]
             if frame is not None:
@@ -353,9 +354,14 @@ def deadline(ttl: float) -> int:
     Raises:
         InvalidOption: It is no time.
     """
-    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not ttl > 0:
+    check_timeout(ttl)
+    if not ttl > 0:
         raise InvalidOption(f"a time is more than 0 seconds, not {ttl!r:.40}")
     return milliseconds(time.monotonic() + ttl)
+
+
+def _end_of(ttl: float | None) -> int | None:
+    return None if ttl is None else deadline(ttl)
 
 
 def _is_address(who: tuple[Any, ...]) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hisock.engine.streams import Producer, Producers
+from hisock.engine.waiting import check_timeout
 from hisock.errors import InvalidOption
 
 
@@ -53,8 +54,9 @@ class Pace:
         Raises:
             InvalidOption: That is no pace.
         """
-        if isinstance(interval, bool) or not isinstance(interval, int | float):
-            raise InvalidOption(f"every() takes seconds, not {interval!r:.40}")
+        check_timeout(interval)
+        if not callable(function):
+            raise InvalidOption(f"every() calls a function, not {function!r:.40}")
         if not interval > 0:
             raise InvalidOption(f"every() takes more than 0 seconds, not {interval}")
         self._repeats.append(_Repeat(interval, function))

@@ -15,6 +15,7 @@ from typing import Final
 from hisock.engine.link import DONT_WAIT, Link
 from hisock.engine.threads import StateLock, Turn
 from hisock.session.connection import Messages
+from hisock.wire.compact import Encoded
 
 #: Seconds that what a handler sent may wait for the rest of its batch.
 COALESCE: Final = 0.001
@@ -35,18 +36,19 @@ class Post:
         current: The messages whose handlers run; set by the engine that runs them.
         gather: Has ``flush`` called at the end of this turn of the program's own loop,
             where one turns: until then every send waits for more.
+        is_gathering: Whether that is to come.
         unsent: Links with something collected; empty most of the time.
     """
 
     __slots__ = (
         "_behind",
-        "_is_gathering",
         "_lock",
         "_mark",
         "_ready",
         "_turn",
         "current",
         "gather",
+        "is_gathering",
         "unsent",
     )
 
@@ -62,7 +64,7 @@ class Post:
         self._ready = ready
         self._behind = behind
         self._mark = 0.0
-        self._is_gathering = False
+        self.is_gathering = False
         self.current: Messages | None = None
         self.gather: Callable[[], None] | None = None
         self.unsent: dict[Link, None] = {}
@@ -72,7 +74,7 @@ class Post:
         if not self.unsent:
             self._mark = time.monotonic()
 
-    def send(self, link: Link, frame: bytes) -> bool:
+    def send(self, link: Link, frame: Encoded) -> bool:
         """Send a frame; takes the lock. Whether something waits to be written now.
 
         In the usual case this is ``StateLock.run``, ``write`` and ``Link.send`` in one
@@ -80,7 +82,7 @@ class Post:
         bench/ping_pong.py).
         """
         lock = self._lock
-        if self.gather is not None:
+        if self.gather is not None and isinstance(frame, bytes):
             lock.run(self.write, link, frame)
             return False
         current = self.current
@@ -92,19 +94,20 @@ class Post:
                     current is None
                     or not (length_hint(current.rest) or len(self._ready) > 1)
                 )
+                and frame.__class__ is bytes
             )
             if free:
                 lock.is_busy = link.is_torn = True
                 try:
-                    sent = link.sock.send(frame, DONT_WAIT)
+                    sent = link.sock.send(frame, DONT_WAIT)  # type: ignore[arg-type]
                     if sent == len(frame):
                         link.is_torn = False
                         if not lock.postponed:
                             return False
                     else:
-                        link.keep(frame, sent)
+                        link.keep(frame, sent)  # type: ignore[arg-type]
                 except OSError as error:
-                    link.keep_all(frame, error)
+                    link.keep_all(frame, error)  # type: ignore[arg-type]
                 finally:
                     lock.is_busy = False
         if not free:
@@ -115,12 +118,12 @@ class Post:
             lock.catch_up()
         return link.outbox.size > 0
 
-    def write(self, link: Link, frame: bytes) -> None:
+    def write(self, link: Link, frame: Encoded) -> None:
         """As ``send``, under the lock; one whose end has begun hears no more, and that
         is no error."""
         if not link.connection.is_open:
             return
-        if self.gather is not None:
+        if self.gather is not None and isinstance(frame, bytes):
             self._keep(link, frame, self.gather)
             return
         current = self.current
@@ -128,6 +131,7 @@ class Post:
             current is not None
             and (length_hint(current.rest) or len(self._ready) > 1)
             and self._turn.is_mine
+            and isinstance(frame, bytes)
         ):
             self._collect(link, frame)
             return
@@ -140,11 +144,11 @@ class Post:
         self.unsent[link] = None
         if link.outbox.size >= FLUSH_SIZE:
             self._flush_link(link)
-        elif not self._is_gathering:
-            self._is_gathering = True
+        elif not self.is_gathering:
+            self.is_gathering = True
             gather()
 
-    def write_now(self, link: Link, frame: bytes) -> None:
+    def write_now(self, link: Link, frame: Encoded) -> None:
         """As ``write``, but not collected: somebody waits for the answer."""
         link.send(frame)
         if link.outbox.size or not link.connection.is_open:
@@ -169,7 +173,7 @@ class Post:
             self._lock.run(self._flush)
 
     def _flush(self) -> None:
-        self._is_gathering = False
+        self.is_gathering = False
         for link in self.unsent:
             self._flush_link(link)
         self.unsent.clear()

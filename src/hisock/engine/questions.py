@@ -12,6 +12,7 @@ from hisock.engine.asking import Stream, outcome, reader_for
 from hisock.engine.calls import SERVING
 from hisock.engine.inbox import Mail
 from hisock.engine.members import deadline
+from hisock.engine.waiting import check_timeout
 from hisock.errors import (
     LocalProtocolError,
     Refused,
@@ -55,7 +56,10 @@ class Questions:
             RemoteError, SessionLost, ConversionError: As ``asking.outcome``.
         """
         read = reader_for(kind)
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None
+        if timeout is not None:
+            check_timeout(timeout)
+            end = time.monotonic() + timeout
         self._agree(timeout)
         asked = self.ask(command, content, timeout=timeout)
         try:
@@ -76,6 +80,8 @@ class Questions:
     ) -> Stream[Any]:
         """Begin a stream."""
         read = reader_for(kind)
+        if timeout is not None:
+            check_timeout(timeout)
         self._agree(timeout)
         asked = self.ask(command, content, is_stream=True)
         return Stream(self, asked, read, timeout)

@@ -128,17 +128,17 @@ class Search:
             return None  # its turn comes, and ends the connection
         match frame:
             case Message(None, content, _):
-                return self._raw(bytes(content))
+                return self._raw(memoryview(content))
             case Message(command, content, ttl):
                 handled = table.get(command) or table.everything
                 if handled is not None or self._engine.is_expired(ttl):
                     return None
-                return Mail(command, bytes(content), is_packed=True)
+                return Mail(command, memoryview(content), is_packed=True)
             case Bye():
                 self.heard_goodbye = True
         return None
 
-    def _raw(self, content: bytes) -> Mail | None:
+    def _raw(self, content: memoryview) -> Mail | None:
         mail = Mail(None, content, is_packed=True)
         try:
             return None if self._engine.table.find(mail.whole()) else mail

@@ -29,6 +29,7 @@ from hisock.engine.post import Post
 from hisock.engine.reports import Reports
 from hisock.engine.search import take_nested
 from hisock.engine.threads import StateLock, Turn, Workers, say_goodbye_at_exit
+from hisock.engine.waiting import check_timeout
 from hisock.errors import AlreadyRunning
 from hisock.handlers.table import HandlerTable
 from hisock.session.connection import LINGER, Event, Messages
@@ -134,6 +135,8 @@ class ServerEngine:
         Raises:
             AlreadyRunning: Called inside a handler, or in two threads at once.
         """
+        if timeout is not None:
+            check_timeout(timeout)
         if self.members.is_closed:
             return False
         self._take_turn(self._turn, wait, timeout)
@@ -145,6 +148,7 @@ class ServerEngine:
         Returns:
             How many messages were handled.
         """
+        check_timeout(budget)
         if self.members.is_closed:
             return 0
         before = self._handled

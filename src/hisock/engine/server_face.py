@@ -11,11 +11,11 @@ from itertools import count
 from typing import Any, Literal, TypedDict
 
 from hisock.engine.dial import listen_at, parse_address
-from hisock.engine.face import Face
+from hisock.engine.face import Face, check_limits
 from hisock.engine.inquiry import Inquiry
 from hisock.engine.link import Link
 from hisock.engine.serve import ServerEngine
-from hisock.errors import InvalidOption, UnknownClient
+from hisock.errors import InvalidName, InvalidOption, UnknownClient
 from hisock.handlers.table import CLIENT_EVENTS
 from hisock.types import ClientInfo, ClientLike, Limits, _Session
 from hisock.wire.classic import check_header_len
@@ -59,6 +59,7 @@ class ServerFace(Face):
         self._address = None if addr is None else parse_address(addr)
         self.header_len = check_header_len(header_len)
         _check_options(max_connections, tls, errors)
+        limits = check_limits(limits)
         chosen = _check_wires(wires)
         self.addr = self._address
         self._blocking = blocking
@@ -71,7 +72,7 @@ class ServerFace(Face):
         self._engine = ServerEngine(
             listener,
             name=f"{type(self).__name__} {spell_address(self.addr)}",
-            limits=limits or Limits(),
+            limits=limits,
             max_connections=max_connections,
             errors=errors,
             roster=roster,
@@ -200,7 +201,8 @@ class ServerFace(Face):
             return self._engine.registry.groups_of(link)
 
     def _change_groups(self, client: ClientLike, group: str, verb: str) -> None:
-        check_name(group, self._engine.limits.name)
+        if check_name(group, self._engine.limits.name) is None:
+            raise InvalidName("a client joins and leaves groups with names, not None")
         link = self._members.look_up(client)
         change = self._members.join_group
         if verb == "leave":
@@ -270,6 +272,10 @@ class Group:
         """
         members = self._engine.members
         members.check_open()
+        server = self._owner()
+        is_known = command.__class__ is str and server and command in server._known
+        if server is not None and not is_known:
+            server._learn(command)
         links = members.in_group(self.name)
         members.send_many(links, command, content, ttl, exclude)
 
@@ -346,8 +352,8 @@ def _check_wires(wires: object) -> frozenset[str]:
         return _WIRES
     if isinstance(wires, str) or not isinstance(wires, tuple | list | set | frozenset):
         raise InvalidOption(f'wires is like ("classic", "compact"), not {wires!r:.80}')
-    chosen = frozenset(wires)
-    if not chosen or not chosen <= _WIRES:
+    chosen = frozenset(wire for wire in wires if isinstance(wire, str))
+    if len(chosen) < len(wires) or not chosen or not chosen <= _WIRES:
         raise InvalidOption(f'wires are "classic" and "compact", not {wires!r:.80}')
     return chosen
 

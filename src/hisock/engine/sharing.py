@@ -52,7 +52,7 @@ class SharedPump:
         self._pumping = threading.RLock()
         self._changed = threading.Condition(threading.Lock())
         self._waiting = 0
-        self._received: list[bytes] = []
+        self._received: list[bytes | int] = []
         self.news = 0
 
     def pump(
@@ -115,11 +115,17 @@ class SharedPump:
         try:
             if self.news != seen:
                 return None
-            if timeout is None and DONT_WAIT and not link.outbox.size:
+            if self._received:
+                pass  # an interrupt struck before it was looked at
+            elif timeout is None and DONT_WAIT and not link.outbox.size:
+                room = link.connection.room
                 try:
                     # Waits and reads in one system call, and for Python in one step,
                     # too: no KeyboardInterrupt comes between reading and keeping.
-                    self._received.extend(map(link.sock.recv, _SIZES))
+                    if room is None:
+                        self._received.extend(map(link.sock.recv, _SIZES))
+                    else:
+                        self._received.extend(map(link.sock.recv_into, (room,)))
                 except OSError as error:
                     self._lock.run(link.lose, error)
             elif not self._waiter.wait(timeout, link.outbox.size > 0):

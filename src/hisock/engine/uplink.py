@@ -16,6 +16,7 @@ from hisock.engine.waiting import wait_for_room
 from hisock.errors import SendTimeout, WouldBlock
 from hisock.hub.outbox import STALL
 from hisock.wire import classic, compact
+from hisock.wire.compact import Encoded
 from hisock.wire.frames import Regroup, Rename, Roster
 
 if TYPE_CHECKING:
@@ -144,18 +145,20 @@ class Uplink:
         if self._open_batches and (
             batch := self._open_batches.get(threading.get_ident())
         ):
-            batch.frames.append(frame)
-            batch.size += len(frame)
-            if batch.size >= FLUSH_SIZE:
-                self.batches.flush()
-            return
+            if isinstance(frame, bytes):
+                batch.frames.append(frame)
+                batch.size += len(frame)
+                if batch.size >= FLUSH_SIZE:
+                    self.batches.flush()
+                return
+            self.batches.flush()  # large: nothing is gained by joining
         link = self._link  # ``write`` in place (bench/single_send.py)
         if link.outbox.size or not link.connection.is_open:
             self._write_behind(frame)
         elif self._outgoing.send(link, frame):
             self.see_off()
 
-    def write(self, frame: bytes) -> None:
+    def write(self, frame: Encoded) -> None:
         """Write frames after everything before them; waits for room where it may."""
         link = self._link
         if link.outbox.size or not (self._engine.is_usable and link.connection.is_open):
@@ -164,7 +167,7 @@ class Uplink:
         if self._outgoing.send(link, frame):
             self.see_off()
 
-    def _write_behind(self, data: bytes) -> None:
+    def _write_behind(self, data: Encoded) -> None:
         """Write where something may be in the way."""
         if not (self._engine.is_usable and self._link.is_open):
             self._engine.raise_closed()
@@ -200,7 +203,7 @@ class Uplink:
             and (command is not None or b" " not in content)
         )
 
-    def _write_early(self, frame: bytes) -> bool:
+    def _write_early(self, frame: Encoded) -> bool:
         """Write a classic frame, unless the wire was settled just now."""
         if self._link.connection.is_agreed:
             return False
@@ -217,7 +220,13 @@ class Uplink:
                 self.see_off()
                 return
             self.know_wire()
-        self.write(self._link.writer.control(frame))
+        encoded = self._link.writer.control(frame)
+        batch = self._open_batches.get(threading.get_ident())
+        if batch is None:
+            self.write(encoded)
+        else:  # between what was sent before and after it
+            batch.frames.append(encoded)
+            batch.size += len(encoded)
 
     def see_off(self) -> None:
         """Wait until what could not be written at once is, where one may wait: nobody

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Waiter", "wait_for_room")
+__all__ = ("Waiter", "check_timeout", "wait_for_room")
 
 import math
 import select
@@ -12,8 +12,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
+from hisock.errors import InvalidOption
+
+#: The longest time that anybody may ask for, in seconds: 31 years.
+_LONGEST: Final = 1e9
+#: Systems count milliseconds in 31 bits; who waits longer than a day looks again.
+_DAY: Final = 86400.0
 #: Windows does not interrupt a wait for Ctrl-C, so there it is taken in slices.
 _SLICE = 0.25 if sys.platform == "win32" else None
 
@@ -46,7 +52,9 @@ class Waiter:
                 return True
         if _SLICE is not None:
             return self._wait_in_slices(timeout, _SLICE)
-        return bool(self._poll(timeout if timeout is None else _to_poll(timeout)))
+        if timeout is not None:
+            timeout = _to_poll(min(timeout, _DAY))
+        return bool(self._poll(timeout))
 
     def _wait_in_slices(self, timeout: float | None, part: float) -> bool:
         assert self._poll is not None
@@ -57,6 +65,18 @@ class Waiter:
                 return True
             if end is not None and time.monotonic() >= end:
                 return False
+
+
+def check_timeout(timeout: object) -> None:
+    """Refuse what is no number of seconds.
+
+    Raises:
+        InvalidOption: It is none, or nobody can wait that long.
+    """
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise InvalidOption(f"a time is a number of seconds, not {timeout!r:.40}")
+    if not timeout <= _LONGEST:  # and so no NaN
+        raise InvalidOption(f"a time is at most 1e9 seconds, not {timeout!r:.40}")
 
 
 def wait_for_room(sock: socket.socket, timeout: float) -> None:

@@ -212,9 +212,16 @@ class ClientWatch(_Watch):
                 alarm.cancel()
 
     def look_for_room(self) -> None:
-        """Watch for room as long as something waits to be written."""
-        wants = self._engine.link.outbox.size > 0
+        """Watch for room as long as something waits to be written; from any thread."""
+        engine = self._engine
+        if engine.outgoing.is_gathering:
+            return  # ``flush`` looks, soon
+        wants = engine.link.outbox.size > 0
         if wants is self._writes or self.is_over:
+            return
+        if threading.get_ident() != self._thread:
+            with suppress(RuntimeError):  # the loop is closed
+                self.loop.call_soon_threadsafe(self.look_for_room)
             return
         self._writes = wants
         if self._fd is not None and wants:

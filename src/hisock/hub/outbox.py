@@ -53,9 +53,9 @@ class Outbox:
         """What to write next, joined as far as that is worth it."""
         frames = self._frames
         assert frames, "an empty outbox has no head"
-        if len(frames) > 1 and len(frames[0]) < _JOIN:
+        if len(frames) > 1 and len(frames[0]) < _JOIN and len(frames[1]) < _JOIN:
             joined = bytearray()
-            while frames and len(joined) < _JOIN:
+            while frames and len(joined) < _JOIN and len(frames[0]) < _JOIN:
                 joined += frames.popleft()
             frames.appendleft(bytes(joined))
         return frames[0]

@@ -19,7 +19,7 @@ __all__ = (
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from operator import length_hint
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from hisock.errors import HiSockError, Refused, RemoteProtocolError, SessionLost
 from hisock.session.requests import Requests
@@ -144,6 +144,8 @@ class Connection:
         is_open: Whether messages can be sent; the same as ``state is State.OPEN``.
         needs_attention: Whether ``take_bytes`` has something, or an end began.
         requests: Calls and streams; only on the compact wire.
+        room: Where the next bytes belong if not into a buffer of their own; ``feed`` is
+            then told how many came.
         state: Where the conversation stands.
         writes_compact: Whether what this side sends from now on is compact.
     """
@@ -164,11 +166,12 @@ class Connection:
         "is_open",
         "needs_attention",
         "requests",
+        "room",
         "state",
         "writes_compact",
     )
 
-    feed: Callable[[bytes, float], list[Event]]
+    feed: Callable[[Any, float], list[Event]]
 
     def __init__(
         self,
@@ -188,6 +191,7 @@ class Connection:
         self._offset: int | None = None
         self.needs_attention = False
         self.deadline: float | None = None
+        self.room: memoryview | None = None
         self.header_len = header_len or 0
         self.is_agreed = False
         self.writes_compact = False
@@ -291,7 +295,7 @@ class Connection:
         if self._offset is None or offset < self._offset:
             self._offset = offset
 
-    def _feed_compact(self, data: bytes, now: float) -> list[Event]:
+    def _feed_compact(self, data: bytes | int, now: float) -> list[Event]:
         decoder = self._compact
         assert decoder is not None
         frames: list[bytes] = []
@@ -305,6 +309,8 @@ class Connection:
                     self._act(at_once)
         except RemoteProtocolError as error:
             ended = self._end(Input.VIOLATION, now, Closed(str(error), error))
+        else:
+            self.room = decoder.room
         if frames:
             return [Messages(frames, is_packed=True), *ended]
         return ended
@@ -426,7 +432,7 @@ class Connection:
                 self._say(bye)
         self.needs_attention = True
         self.feed = self._feed_nothing
-        self._classic = self._compact = self._hello = None
+        self._classic = self._compact = self._hello = self.room = None
         if self.requests is not None:
             self.requests.fail_all(SessionLost(f"no answer came: {closed.reason}"))
         if self.state is State.CLOSED:

@@ -13,8 +13,10 @@ __all__ = (
     "HEADER_LEN",
     "MALFORMED",
     "REQUEST",
+    "LARGE",
     "NONE",
     "Decoder",
+    "Encoded",
     "Writer",
     "decode",
     "decode_from_client",
@@ -27,13 +29,13 @@ __all__ = (
 )
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Raw, msgpack
 
 from hisock.errors import MessageTooLarge, NotSendable, RemoteProtocolError
-from hisock.wire.buffer import PieceBuffer
+from hisock.wire.buffer import Filling, PieceBuffer
 from hisock.wire.frames import ClientFrame, PackedFrame
 from hisock.wire.payload import as_text, check_content, prefix_of
 
@@ -41,6 +43,12 @@ from hisock.wire.payload import as_text, check_content, prefix_of
 HEADER_LEN: Final = 4
 #: The largest length that the header can hold.
 LARGEST: Final = 2**32 - 1
+#: From here on a frame is received in place, and written in parts that are not joined.
+LARGE: Final = 128 * 1024
+#: Bytes of a large frame that have to come before any memory is set aside for it.
+_ENOUGH: Final = 16 * 1024
+#: A frame as it is written; a large one in parts.
+Encoded: TypeAlias = bytes | tuple[bytes, ...]
 #: ``None`` as it is written.
 NONE: Final = b"\xc0"
 #: A request waits for its turn, but is known at once: a cancellation may overtake it.
@@ -123,7 +131,7 @@ class Writer:
 
     def message(
         self, command: str | None, content: Any, ttl: int | None = None
-    ) -> bytes:
+    ) -> Encoded:
         """A command with its content, or raw content.
 
         Args:
@@ -139,6 +147,9 @@ class Writer:
             prefix = self._learn(command)
         elif command is None and isinstance(content, bytes | str):
             check_content(as_text(content))  # the same as on the classic wire
+        if content.__class__ is bytes and len(content) >= LARGE:
+            start = prefix if ttl is None else b"\x94" + prefix[1:]
+            return self._in_parts(start, content, b"" if ttl is None else _encode(ttl))
         try:
             payload = _encode(content)
         except Exception as error:
@@ -151,6 +162,12 @@ class Writer:
         if head is None:
             head = self._header(size)
         return head + prefix + payload
+
+    def _in_parts(self, start: bytes, content: bytes, end: bytes) -> Encoded:
+        """A frame around large bytes, which are not copied."""
+        start += b"\xc6" + header(len(content))
+        head = self._header(len(start) + len(content) + len(end))
+        return (head + start, content, end) if end else (head + start, content)
 
     def control(self, frame: PackedFrame) -> bytes:
         """What is not a message.
@@ -173,23 +190,31 @@ class Writer:
         stream: int = 0,
         ttl: int | None = None,
         within: int | None = None,
-    ) -> bytes:
+    ) -> Encoded:
         """A ``Request``.
 
         Raises:
             ReservedCommand, NotSendable, MessageTooLarge: It cannot be sent.
         """
+        if command.__class__ is not str:
+            prefix_of(command)  # which says what is wrong with it
         if command not in self._prefixes and command not in _OWN_REQUESTS:
             self._learn(command)
+        if content.__class__ is bytes and len(content) >= LARGE:
+            start = b"\x97\x02" + _encode(number) + _encode(command)
+            end = _encode(stream) + _encode(ttl) + _encode(within)
+            return self._in_parts(start, content, end)
         frame = (2, number, command, content, stream, ttl, within)
         return self._framed(frame, content)
 
-    def reply(self, number: int, content: Any) -> bytes:
+    def reply(self, number: int, content: Any) -> Encoded:
         """A ``Reply``.
 
         Raises:
             NotSendable, MessageTooLarge: It cannot be sent.
         """
+        if content.__class__ is bytes and len(content) >= LARGE:
+            return self._in_parts(b"\x93\x03" + _encode(number), content, b"")
         return self._framed((3, number, content), content)
 
     def item(self, number: int, content: Any) -> bytes:
@@ -222,7 +247,7 @@ class Writer:
                 "send it in pieces, or raise Limits.message on both sides"
             )
         head = header(size)
-        if len(self._headers) < _REMEMBERED:
+        if len(self._headers) < _REMEMBERED and size < LARGE:
             self._headers[size] = head
         return head
 
@@ -234,20 +259,28 @@ class Decoder:
         largest: Bytes of the largest frame that is accepted; 0 for any.
     """
 
-    __slots__ = ("_buffer", "_is_cut", "_largest")
+    __slots__ = ("_buffer", "_filling", "_is_cut", "_largest")
 
     def __init__(self, largest: int) -> None:
         self._largest = largest or LARGEST
         self._buffer = PieceBuffer()
         self._is_cut = False
+        self._filling: Filling | None = None
 
-    def feed(self, data: bytes, frames: list[bytes], at_once: list[bytes]) -> None:
+    @property
+    def room(self) -> memoryview | None:
+        """Where the next bytes belong, inside a large frame."""
+        return None if self._filling is None else self._filling.room
+
+    def feed(
+        self, data: bytes | int, frames: list[bytes], at_once: list[bytes]
+    ) -> None:
         """Append every frame that is now complete to where it belongs.
 
         One pass over the read (bench/one_way.py).
 
         Args:
-            data: What was read.
+            data: What was read; or how much of it, if into ``room``.
             frames: Gets what takes effect in order, when its turn comes.
             at_once: Gets what does not wait behind handlers (``ACTS_AT_ONCE``);
                 a request goes into both.
@@ -256,6 +289,9 @@ class Decoder:
             RemoteProtocolError: A length is over the limit, or a frame does not begin
                 like one. The lists have what came before it.
         """
+        if self._filling is not None:
+            data = self._fill(self._filling, data, frames, at_once)
+        assert not isinstance(data, int)
         whole = data
         if self._is_cut:
             joined = self._buffer.join(data)
@@ -282,7 +318,7 @@ class Decoder:
             length = known(whole[at:start])
             if length is None or length > largest:
                 if start > size:
-                    missing = start - size
+                    missing, length = start - size, 0
                     break
                 length = self._length(whole[at:start])
             end = start + length
@@ -293,16 +329,39 @@ class Decoder:
                 append(whole[start:end])
                 self._remember(whole[at : at + _LOOK_AHEAD], length)
             else:
-                frame = whole[start:end]
-                kind = _kind_of(frame)
-                if kind in ACTS_AT_ONCE:
-                    at_once.append(frame)
-                if kind not in ACTS_AT_ONCE or kind == REQUEST:
-                    append(frame)
+                _sort(whole[start:end], frames, at_once)
             at = end
         if at < size:
-            self._is_cut = True
-            self._buffer.keep(whole[at:] if at else whole, missing)
+            self._hold(whole, at, missing, length or 0)
+
+    def _hold(self, whole: bytes, at: int, missing: int, length: int) -> None:
+        """Keep the beginning of a frame; its length is 0 as long as it is not known."""
+        if length >= LARGE:
+            start = at + HEADER_LEN
+            came = len(whole) - start
+            if came >= _ENOUGH:
+                self._filling = Filling(length, whole[start:])
+                return
+            missing = _ENOUGH - came
+        self._is_cut = True
+        self._buffer.keep(whole[at:] if at else whole, missing)
+
+    def _fill(
+        self,
+        filling: Filling,
+        data: bytes | int,
+        frames: list[bytes],
+        at_once: list[bytes],
+    ) -> bytes:
+        """Go on with a large frame; what came after it."""
+        if isinstance(data, int):
+            frame, rest = filling.filled(data), b""
+        else:
+            frame, rest = filling.feed(data)
+        if frame is not None:
+            self._filling = None
+            _sort(frame, frames, at_once)
+        return rest
 
     @staticmethod
     def _remember(head: bytes, length: int) -> None:
@@ -324,6 +383,15 @@ class Decoder:
             _LENGTHS.clear()
         _LENGTHS[head] = length
         return length
+
+
+def _sort(frame: bytes, frames: list[bytes], at_once: list[bytes]) -> None:
+    """Append a frame to where it belongs."""
+    kind = _kind_of(frame)
+    if kind in ACTS_AT_ONCE:
+        at_once.append(frame)
+    if kind not in ACTS_AT_ONCE or kind == REQUEST:
+        frames.append(frame)
 
 
 def _kind_of(frame: bytes) -> int:
@@ -388,12 +456,14 @@ def pack(content: Any) -> bytes:
         raise _not_sendable(content, error) from error
 
 
-def raw_or_raise(content: Any) -> Raw:
-    """Content that is packed already, for a frame.
+def raw_or_raise(content: Any) -> Raw | bytes:
+    """Content that is packed already, for a frame; large bytes stay as they are.
 
     Raises:
         NotSendable: It cannot be sent.
     """
+    if content.__class__ is bytes and len(content) >= LARGE:
+        return content
     return Raw(pack(content))
 
 
