@@ -23,7 +23,13 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, Unpack, overload
 
 from hisock.engine.asking import cast_of
-from hisock.engine.awaiting import AsyncGroupCall, AsyncStream, Sent, ServerVerbs
+from hisock.engine.awaiting import (
+    AsyncGroupCall,
+    AsyncStream,
+    BlockingVerbs,
+    Sent,
+    ServerVerbs,
+)
 from hisock.engine.client_face import ClientFace, ClientOptions
 from hisock.engine.client_verbs import ClientVerbs
 from hisock.engine.dial import listen_at
@@ -297,6 +303,14 @@ class AsyncHiSockServer(ServerFace):
         return self._verbs.stream_client(
             client, command, content, type=type, timeout=timeout
         )
+
+    @property
+    def _in_plain(self) -> Any:
+        """Awaitable in the loop's own code; blocking in plain handlers and workers."""
+        watch = self._watch
+        if watch is None or (watch.is_here and not self._engine.turn.is_mine):
+            return self
+        return BlockingVerbs(self, self._inquiry)
 
     # --- groups, endings -------------------------------------------------------
 

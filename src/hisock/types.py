@@ -172,6 +172,9 @@ class ClientInfo(dict[str, Any]):
             raise UnknownClient(f"{dict(self)} is on no server of this program")
         return server
 
+    def _verbs(self) -> Any:
+        return self._its_server()._in_plain
+
     def send(
         self, command: str, content: Any = b"", *, ttl: float | None = None
     ) -> Any:
@@ -179,7 +182,7 @@ class ClientInfo(dict[str, Any]):
 
         .. versionadded:: 4.0
         """
-        return self._its_server().send_client(self, command, content, ttl=ttl)
+        return self._verbs().send_client(self, command, content, ttl=ttl)
 
     def call(
         self,
@@ -193,7 +196,7 @@ class ClientInfo(dict[str, Any]):
 
         .. versionadded:: 4.0
         """
-        return self._its_server().call_client(
+        return self._verbs().call_client(
             self, command, content, timeout=timeout, type=type
         )
 
@@ -209,7 +212,7 @@ class ClientInfo(dict[str, Any]):
 
         .. versionadded:: 4.0
         """
-        return self._its_server().stream_client(
+        return self._verbs().stream_client(
             self, command, content, timeout=timeout, type=type
         )
 
@@ -218,7 +221,7 @@ class ClientInfo(dict[str, Any]):
 
         .. versionadded:: 4.0
         """
-        return self._its_server().disconnect_client(self, reason=reason)
+        return self._verbs().disconnect_client(self, reason=reason)
 
 
 class AsyncClientInfo(ClientInfo):
@@ -233,8 +236,8 @@ class AsyncClientInfo(ClientInfo):
 
     __slots__ = ()
 
-    def _its_server(self) -> Any:
-        return super()._its_server()._in_async
+    def _verbs(self) -> Any:
+        return self._its_server()._in_async
 
 
 #: What names a client: its name, ``"ip:port"``, ``(ip, port)``, what a handler got,

@@ -57,6 +57,8 @@ def reader_for(kind: Any) -> Callable[[Any], Any]:
     Raises:
         InvalidOption: Nothing converts to it.
     """
+    if kind is None:
+        return unpack
     cast = cast_of(kind)
     return cast.from_packed if cast else unpack
 

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
-from hisock.engine.asking import outcome, raise_failure, reader_for
+from hisock.engine.asking import Stream, outcome, raise_failure, reader_for
 from hisock.engine.inquiry import Inquiry, LinkAsker, late
 from hisock.engine.link import Link
 from hisock.engine.serve import ServerEngine
@@ -371,3 +371,41 @@ class ServerVerbs:
         link = self._engine.members.look_up(client)
         self._engine.disconnect([link], reason or "disconnected")
         return Sent([])
+
+
+class BlockingVerbs:
+    """An async server's verbs for plain functions in a worker thread.
+
+    Args:
+        face: The server.
+        inquiry: Its asking half; in the loop's own thread it refuses to wait.
+    """
+
+    def __init__(self, face: Any, inquiry: Inquiry) -> None:
+        self.send_client = face.send_client
+        self.disconnect_client = face.disconnect_client
+        self._inquiry = inquiry
+
+    def call_client(
+        self,
+        client: Any,
+        command: str,
+        content: Any,
+        *,
+        timeout: float | None,
+        type: Any,
+    ) -> Any:
+        """What one client's handler returns; waits for it."""
+        return self._inquiry.call(client, command, content, timeout, type)
+
+    def stream_client(
+        self,
+        client: Any,
+        command: str,
+        content: Any,
+        *,
+        type: Any,
+        timeout: float | None,
+    ) -> Stream[Any]:
+        """Iterate over what one client's generator yields."""
+        return self._inquiry.stream(client, command, content, timeout, type)

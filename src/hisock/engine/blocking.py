@@ -341,7 +341,7 @@ class ClientEngine:
     def wake(self) -> None:
         """Something changed; whoever waits looks again."""
         if self.waker is None:
-            self.pump.announce()
+            self.pump.ring()
         else:
             self.waker()
 
@@ -522,6 +522,7 @@ class ClientEngine:
         if self.release is not None:
             self.release()
         self.link.drop()
+        self.pump.close_bell()
 
 
 def _own_address(sock: socket.socket) -> Any:

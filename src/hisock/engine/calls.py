@@ -275,6 +275,9 @@ class Runner:
         answering: Answering | None = None,
     ) -> bool:
         """Begin a handler; its message counts as seen, whatever it comes to."""
+        if not self._table.is_watched:
+            self.start(link, entry, call, answering)
+            return True
         try:
             self.start(link, entry, call, answering)
         finally:
@@ -369,8 +372,11 @@ class Runner:
             text = unknown_command(self._table, command)
             self._fail(link, answering, CommandError("unknown_command", text))
             return False
-        mail = Mail(command, memoryview(content), is_packed=True)
-        return self._handle(link, entry, call, mail.whole, answering)
+
+        def whole() -> bytes:
+            return Mail(command, memoryview(content), is_packed=True).whole()
+
+        return self._handle(link, entry, call, whole, answering)
 
     def _answer_own(self, link: Link, frame: Request, answering: Answering) -> None:
         try:
@@ -417,6 +423,9 @@ class Runner:
             except Exception as raised:
                 self._owner.failed(link, entry, raised)
             return
+        if entry.is_plain:
+            self._answer_here(link, entry, call, answering)
+            return
         context = contextvars.copy_context()
         if answering is not None:
             context.run(SERVING.set, (link, answering.id))
@@ -424,6 +433,25 @@ class Runner:
             self._start_threaded(link, entry, partial(context.run, call), answering)
         else:
             self._start_here(link, entry, call, context, answering)
+
+    def _answer_here(
+        self,
+        link: Link,
+        entry: HandlerEntry,
+        call: Callable[[], Any],
+        answering: Answering | None,
+    ) -> None:
+        """A plain function that answers a call (bench/calls.py)."""
+        assert answering is not None
+        before = SERVING.set((link, answering.id))
+        try:
+            result = call()
+        except Exception as error:
+            self._finished(link, entry, answering, None, error)
+        else:
+            self._finished(link, entry, answering, result, None)
+        finally:
+            SERVING.reset(before)
 
     def _start_here(
         self,
@@ -440,8 +468,6 @@ class Runner:
             self._finished(link, entry, answering, None, error)
             return
         match entry.kind:
-            case "plain":
-                self._finished(link, entry, answering, result, None)
             case "coroutine":
                 link.begin(entry)
                 self._owner.spawn(link, result, context, done, entry.signature.where)
@@ -472,8 +498,20 @@ class Runner:
 
             self._owner.work(link, produce, over)
             return
+        if answering is not None:
+            call = partial(self._answer_at_once, link, answering, call)
         link.begin(entry)
         self._owner.work(link, call, partial(self._done, link, entry, answering))
+
+    def _answer_at_once(
+        self, link: Link, answering: Answering, call: Callable[[], Any]
+    ) -> None:
+        """In a worker: the answer waits for no turn; perhaps there is none."""
+        try:
+            self._reply(link, answering, call())
+        except Exception as error:
+            self._fail(link, answering, error)
+            raise
 
     def _producer(
         self, link: Link, entry: HandlerEntry, answering: Answering, items: Any

@@ -101,14 +101,13 @@ class Hearing:
         """Take a request; ``None`` if there are too many."""
         requests = link.connection.requests
         assert requests is not None
-        answering: Answering | None = self._engine.lock.run(requests.begin, request.id)
-        return answering
+        return requests.begin(request.id)  # steps that need no lock
 
     def finish(self, link: Link, answering: Answering) -> bool:
         """The last word on a request is about to leave; whether it is wanted."""
         requests = link.connection.requests
         assert requests is not None
-        return bool(self._engine.lock.run(requests.finish, answering))
+        return requests.finish(answering)  # as above
 
     def is_expired(self, link: Link, ttl: int) -> bool:
         """Whether a message is no longer wanted, which is then counted."""
@@ -132,6 +131,8 @@ class Hearing:
     def work(self, link: Link, call: Callable[[], Any], done: Done) -> None:
         """Call in a worker thread."""
         engine = self._engine
+        if engine.waker is None:
+            engine.pump.listen_for_bell()  # the end of it is not on the socket
 
         def later(result: Any, error: BaseException | None) -> None:
             engine.finished(partial(done, result, error))

@@ -175,7 +175,7 @@ class Questions:
         seen = engine.pump.news
         if asked.answers or asked.is_done:
             return
-        if not engine.turn.claims or engine.turn.is_mine:
+        if engine.link.inbox and (not engine.turn.claims or engine.turn.is_mine):
             if self._serve_nested():
                 return
             engine.check_waiting()

@@ -353,7 +353,7 @@ class ServerEngine:
 
     def pump_for(self, is_done: Callable[[], bool], event: threading.Event) -> None:
         """Wait a moment: read for whoever waits if nobody turns, else just wait."""
-        if self._wanted or self.turn.claims:
+        if self._wanted or self.turn.claims or self.waker is not None:
             event.wait(_YIELD)
             event.clear()
             return
@@ -364,8 +364,9 @@ class ServerEngine:
 
         Whoever comes to turn meanwhile waits for that moment.
         """
-        # A signal handler may find it taken by its own thread.
-        if not self._lending.acquire(blocking=False):
+        # A loop turns it whenever there is something to do, and waits for nobody. A
+        # signal handler may find it taken by its own thread.
+        if self.waker is not None or not self._lending.acquire(blocking=False):
             return False
         try:
             return self.turn.try_run(action, *arguments)

@@ -210,6 +210,11 @@ class ServerFace(Face):
         self._engine.lock.run(change, link, group)
 
     @property
+    def _in_plain(self) -> Any:
+        """The verbs for plain functions: blocking, wherever one may wait."""
+        return self
+
+    @property
     def _in_async(self) -> Any:
         """The awaitable verbs for ``async def`` handlers, on any server."""
         from hisock.engine.awaiting import ServerVerbs  # asyncio, which is there by now

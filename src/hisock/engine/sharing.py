@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ("SharedPump",)
 
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,9 @@ from hisock.engine.threads import StateLock
 from hisock.engine.waiting import Waiter
 
 _SIZES: Final = (READ_SIZE,)
+#: Seconds after which a waiting read gives up, so that a wait with a time-out is one
+#: system call, too, until its last seconds.
+_PATIENCE: Final = 5.0
 
 
 def _look_away() -> None:
@@ -33,6 +37,7 @@ class SharedPump:
     """
 
     __slots__ = (
+        "_bell",
         "_changed",
         "_link",
         "_lock",
@@ -47,6 +52,12 @@ class SharedPump:
         self._link = link
         self._lock = lock
         self._waiter = Waiter(link.sock)
+        if DONT_WAIT:
+            patience = struct.pack("ll", int(_PATIENCE), 0)
+            with suppress(OSError):  # gone already: the first read tells
+                link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        #: The far end and the near end of what ``ring`` is heard by, once needed.
+        self._bell: tuple[socket.socket, socket.socket] | None = None
         # Reentrant, so that a KeyboardInterrupt just after taking it does not lock the
         # thread out of its own link.
         self._pumping = threading.RLock()
@@ -117,7 +128,12 @@ class SharedPump:
                 return None
             if self._received:
                 pass  # an interrupt struck before it was looked at
-            elif timeout is None and DONT_WAIT and not link.outbox.size:
+            elif (
+                (timeout is None or timeout >= _PATIENCE)
+                and DONT_WAIT
+                and self._bell is None
+                and not link.outbox.size
+            ):
                 room = link.connection.room
                 try:
                     # Waits and reads in one system call, and for Python in one step,
@@ -126,10 +142,14 @@ class SharedPump:
                         self._received.extend(map(link.sock.recv, _SIZES))
                     else:
                         self._received.extend(map(link.sock.recv_into, (room,)))
+                except BlockingIOError:
+                    return None  # the patience is over; the caller looks at the time
                 except OSError as error:
                     self._lock.run(link.lose, error)
             elif not self._waiter.wait(timeout, link.outbox.size > 0):
                 return None
+            if self._bell is not None:
+                self._hear_bell()
             self.news += 1
             # ``StateLock.run`` in place (bench/ping_pong.py).
             lock = self._lock
@@ -161,6 +181,35 @@ class SharedPump:
             link.settle()
         return look(*wanted)
 
+    def listen_for_bell(self) -> None:
+        """From now on ``ring`` ends the wait of the thread that reads, too.
+
+        Costs two descriptors, and each wait a system call more.
+        """
+        if self._bell is None:
+            near, far = socket.socketpair()
+            near.setblocking(False)
+            far.setblocking(False)
+            self._waiter.listen(near)
+            self._bell = far, near
+
+    def ring(self) -> None:
+        """Something changed that is not on the socket: everybody looks again."""
+        self.announce()
+        if self._bell is not None:
+            with suppress(OSError):  # full, so it rings already; or closed
+                self._bell[0].send(b"!")
+
+    def close_bell(self) -> None:
+        """Let go of what ``listen_for_bell`` took."""
+        for end in self._bell or ():
+            end.close()
+
+    def _hear_bell(self) -> None:
+        assert self._bell is not None
+        with suppress(OSError):
+            self._bell[1].recv(4096)
+
     def announce(self) -> None:
         """Something changed: threads that wait, or are about to, look again."""
         self.news += 1
@@ -176,4 +225,5 @@ class SharedPump:
         if self._pumping.acquire(timeout=1.0):
             self._pumping.release()
         self._lock.run(self._link.drop)
+        self.close_bell()
         self.announce()

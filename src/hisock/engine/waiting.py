@@ -27,12 +27,18 @@ _SLICE = 0.25 if sys.platform == "win32" else None
 class Waiter:
     """Waits for one socket, again and again; for one thread at a time."""
 
-    __slots__ = ("_poll", "_sock", "_writing")
+    __slots__ = ("_bell", "_poll", "_sock", "_writing")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._bell: socket.socket | None = None
         self._poll: Callable[[float | None], Any] | None = None
-        self._writing = False
+        self._writing: bool | None = None
+
+    def listen(self, bell: socket.socket) -> None:
+        """Wait for another socket, too: what makes it readable ends the wait."""
+        self._bell = bell
+        self._writing = None
 
     def wait(self, timeout: float | None, writing: bool) -> bool:
         """Wait until there is something to read, or room to write.
@@ -47,7 +53,7 @@ class Waiter:
         if self._poll is None or self._writing is not writing:
             self._writing = writing
             try:
-                self._poll = _make_poll(self._sock, writing)
+                self._poll = _make_poll(self._sock, writing, self._bell)
             except ValueError:  # closed meanwhile
                 return True
         if _SLICE is not None:
@@ -90,10 +96,14 @@ def wait_for_room(sock: socket.socket, timeout: float) -> None:
 
 if hasattr(select, "poll"):
 
-    def _make_poll(sock: socket.socket, writing: bool) -> Callable[[float | None], Any]:
+    def _make_poll(
+        sock: socket.socket, writing: bool, bell: socket.socket | None
+    ) -> Callable[[float | None], Any]:
         # select.select ends at descriptor 1,023; poll does not.
         poller = select.poll()
         poller.register(sock, select.POLLIN | (select.POLLOUT if writing else 0))
+        if bell is not None:
+            poller.register(bell, select.POLLIN)
         return poller.poll
 
     def _to_poll(timeout: float) -> float:
@@ -101,11 +111,15 @@ if hasattr(select, "poll"):
 
 else:
 
-    def _make_poll(sock: socket.socket, writing: bool) -> Callable[[float | None], Any]:
+    def _make_poll(
+        sock: socket.socket, writing: bool, bell: socket.socket | None
+    ) -> Callable[[float | None], Any]:
+        readers = [sock] if bell is None else [sock, bell]
+
         def poll(timeout: float | None) -> bool:
             try:
                 # Windows tells a failed connection in the third list.
-                ready = select.select([sock], [sock] * writing, [sock], timeout)
+                ready = select.select(readers, [sock] * writing, [sock], timeout)
             except (OSError, ValueError):  # closed meanwhile
                 return True
             return any(ready)

@@ -39,9 +39,14 @@ class _Watch:
         #: Set once nothing more will happen.
         self.ended = asyncio.Event()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the loop's thread."""
+        return threading.get_ident() == self._thread
+
     def ring(self) -> None:
         """Turn soon; from any thread."""
-        if threading.get_ident() == self._thread:
+        if self.is_here:
             self._soon()
         else:
             with suppress(RuntimeError):  # the loop is closed
@@ -49,7 +54,7 @@ class _Watch:
 
     def gather(self) -> None:
         """Write what is sent meanwhile at the end of this turn of the loop."""
-        if threading.get_ident() == self._thread:
+        if self.is_here:
             self.loop.call_soon(self.flush)
         else:
             with suppress(RuntimeError):  # the loop is closed
@@ -219,7 +224,7 @@ class ClientWatch(_Watch):
         wants = engine.link.outbox.size > 0
         if wants is self._writes or self.is_over:
             return
-        if threading.get_ident() != self._thread:
+        if not self.is_here:
             with suppress(RuntimeError):  # the loop is closed
                 self.loop.call_soon_threadsafe(self.look_for_room)
             return

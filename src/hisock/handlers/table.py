@@ -151,6 +151,7 @@ class HandlerTable:
             command cannot be any other and whose handler is plain. Changed in place,
             so a loop may hold on to it.
         packed: Command of a compact message → its call, for plain handlers.
+        is_watched: Whether somebody sees every message, besides its own handler.
         on_error: What ``on_error`` registered.
     """
 
@@ -163,6 +164,7 @@ class HandlerTable:
         "_on_server",
         "_tapped",
         "direct",
+        "is_watched",
         "on_error",
         "packed",
     )
@@ -175,6 +177,7 @@ class HandlerTable:
         self._by_word: dict[bytes, list[tuple[bytes, HandlerEntry]]] = {}
         self._longest = 0
         self._tapped = False
+        self.is_watched = False
         self.direct: dict[bytes, Callable[..., Any]] = {}
         self.packed: dict[str | None, Callable[..., Any]] = {}
         self.on_error: Callable[[Exception], Any] | None = None
@@ -285,7 +288,8 @@ class HandlerTable:
         self._longest = max(map(len, by_word), default=0)
         self.direct.clear()
         self.packed.clear()
-        if self._tapped or self.event("message") is not None:
+        self.is_watched = self._tapped or self.event("message") is not None
+        if self.is_watched:
             return
         for word, entries in by_word.items():
             if entries[0][0] == word and entries[0][1].is_plain:
