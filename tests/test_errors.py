@@ -27,6 +27,9 @@ OF_1_1 = {
     "NoHeaderWarning": Warning,
 }
 
+#: What a report to ``on_error`` tells.
+_REPORT = "client command where"
+
 #: What a program for 1.1 has in its ``except`` where this version raises these.
 BESIDE = [
     (errors.ServerNotRunning, (ConnectionError, OSError)),
@@ -44,6 +47,8 @@ BESIDE = [
     (errors.NotSendable, (TypeError,)),
     (errors.MessageTooLarge, (ValueError,)),
     (errors.AlreadyRunning, (RuntimeError,)),
+    (errors.WouldDeadlock, (RuntimeError,)),
+    (errors.SessionLost, (ConnectionError, OSError)),
     (errors.ConversionError, (TypeError, ValueError)),
     (errors.RequestTimeout, (TimeoutError,)),
     (errors.SendTimeout, (TimeoutError,)),
@@ -67,19 +72,51 @@ def test_one_except_catches_all(error: type[HiSockError]) -> None:
 @each_error
 def test_an_error_crosses_a_process(error: type[HiSockError]) -> None:
     """An error can be pickled and copied, as multiprocessing and futures do."""
-    for again in (
-        pickle.loads(pickle.dumps(error("text"))),
-        copy.copy(error("text")),
-    ):
-        assert (error, "text", error.code) == (type(again), str(again), again.code)
+    one = error("text")
+    for again in (pickle.loads(pickle.dumps(one)), copy.copy(one)):
+        assert (error, "text", one.code) == (type(again), str(again), again.code)
+
+
+@pytest.mark.parametrize(
+    ("one", "attributes"),
+    [
+        (errors.CommandError("full", "no seat", {"seats": 0}), "code message data"),
+        (errors.RemoteError("full", "no seat", [1, b"x"]), "code message data"),
+        (errors.Refused("it is 1.1", code="classic_wire"), "code"),
+        (errors.HandlerError("failed", {"name": "x"}, "it", "a.py:1"), _REPORT),
+        (errors.UnknownCommand("nobody", None, "it", ""), _REPORT),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_an_error_says_crosses_a_process_too(
+    one: HiSockError, attributes: str
+) -> None:
+    """Its attributes are those it was made with, in copies as well."""
+    for again in (pickle.loads(pickle.dumps(one)), copy.copy(one)):
+        assert (type(again), str(again)) == (type(one), str(one))
+        for name in attributes.split():
+            assert getattr(again, name) == getattr(one, name)
+
+
+def test_the_code_of_a_refused_call_is_the_handlers() -> None:
+    """``CommandError(code, message, data)`` arrives as ``RemoteError`` with the same,
+    and either is shown by what was said."""
+    sent = errors.CommandError("full", "no seat")
+    came = errors.RemoteError(sent.code, sent.message, sent.data)
+
+    assert (came.code, came.message, came.data) == ("full", "no seat", None)
+    assert (str(sent), str(came)) == ("no seat", "full: no seat")
+    assert str(errors.CommandError("full")) == str(errors.RemoteError("full")) == "full"
 
 
 def test_codes_are_unique_words() -> None:
-    """Every class has a code of its own: a short word in small letters."""
-    codes = [error.code for error in ERRORS]
+    """Every class has a code of its own, a short word in small letters; but for what
+    carries the code that a handler gave it."""
+    own = [error for error in ERRORS if not issubclass(error, errors.CommandError)]
+    codes = [error.code for error in own]
 
-    assert len(codes) == len(set(codes))
-    assert all("code" in vars(error) for error in ERRORS)
+    assert len(codes) == len(set(codes)) == len(ERRORS) - 2
+    assert all("code" in vars(error) for error in own)
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", code) for code in codes)
 
 

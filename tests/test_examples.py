@@ -187,6 +187,7 @@ def test_the_readme_names_every_example() -> None:
     [
         "basic_server.py",
         "chat_server.py",
+        "queue_server.py",
         "threaded_server.py",
         "tictactoe_server.py",
     ],
@@ -518,3 +519,50 @@ def test_threaded_counts_beside_the_server(run: Open, serve: Serve) -> None:
         for client in clients:
             client.expect("The server has gone.")
             client.expect_end()
+
+
+# ── queue ───────────────────────────────────────────────────────────────────────────
+
+
+def test_queue_gives_jobs_to_workers(run: Open, serve: Serve) -> None:
+    """A job comes back done, or with the words of whoever refused it."""
+    server, host, port = serve("queue_server.py")
+    for name in ("one", "two"):
+        run("queue_worker.py", host, port, name).expect(f"{name} waits for work")
+        server.expect(f"{name} is here as workers")
+    client = run("queue_client.py", host, port)
+
+    for typed, answer in (
+        ("12", "12 = 2 x 2 x 3"),
+        ("97", "97 = 97"),
+        ("1", "No: 1 has no prime factors (too_small)"),
+        ("many", "A whole number, please."),
+    ):
+        client.expect("Number: ")
+        client.type(typed)
+        client.expect(answer)
+    client.expect("Number: ")
+    client.end_input()
+    client.expect_end()
+
+
+@needs_ctrl_c
+def test_queue_goes_on_when_workers_leave(run: Open, serve: Serve) -> None:
+    """Jobs go to who is left; without anybody the asker is told so."""
+    server, host, port = serve("queue_server.py")
+    workers = [run("queue_worker.py", host, port, name) for name in ("one", "two")]
+    for worker in workers:
+        worker.expect("waits for work")
+    client = run("queue_client.py", host, port)
+
+    for worker, answer in zip(
+        workers,
+        ("15 = 3 x 5", "No: no worker is connected (nobody_works)"),
+        strict=True,
+    ):
+        worker.interrupt()
+        client.expect("Number: ")
+        client.type("15")
+        client.expect(answer)
+    server.interrupt()
+    server.expect("Closed.")

@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {"hub", "handlers", "session", "wire", "errors", "types", "engine"},
     "server": {"engine", "handlers", "wire", "errors", "types"},
     "client": {"engine", "handlers", "wire", "errors", "types"},
+    "aio": {"engine", "errors", "types"},
     "utils": {"errors", "types", "wire"},
     "cli": {"hisock", "cli", "constants"},
     "__main__": {"cli"},
@@ -35,8 +36,18 @@ MAY_IMPORT: dict[str, set[str]] = {
 RULES = {"wire", "session", "handlers", "hub"}
 IO = {"socket", "select", "selectors", "asyncio", "threading", "ssl", "multiprocessing"}
 CLOCK_AND_CHANCE = {"time", "random", "secrets", "os", "datetime"}
-#: Only the command line needs anything that is not in the standard library.
-THIRD_PARTY = {"typer": {"cli"}, "rich": {"cli"}}
+#: What is not in the standard library, and who may import it.
+THIRD_PARTY = {"msgspec": {"wire", "handlers"}, "typer": {"cli"}, "rich": {"cli"}}
+#: The modules that import asyncio, which costs 30 ms.
+OF_ASYNCIO = {
+    "aio",
+    "engine.awaiting",
+    "engine.client_verbs",
+    "engine.tasks",
+    "engine.watch",
+}
+#: Who imports one of them late, and only when a coroutine is to run.
+LATE = {("engine.serve", "engine.tasks"), ("engine.server_face", "engine.awaiting")}
 
 
 def layer_of(path: Path) -> str:
@@ -84,7 +95,8 @@ def test_rules_do_no_io_and_have_no_clock(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_third_party_only_where_it_is_allowed(path: Path) -> None:
-    """What is not in the standard library is imported by the command line alone."""
+    """What is not in the standard library is imported by the wire, the handlers and
+    the command line alone."""
     import sys
 
     for name in imports_of(path):
@@ -98,18 +110,76 @@ def test_every_layer_has_its_row() -> None:
     assert {layer_of(path) for path in MODULES} == set(MAY_IMPORT)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        path
+def name_of(path: Path) -> str:
+    """A module's name behind ``hisock.``."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imported_at_once(path: Path) -> set[str]:
+    """Modules that a file imports when it is imported itself."""
+    tree = _without_type_checking(ast.parse(path.read_text()))
+    outside: list[ast.stmt] = []
+    waiting = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            outside.append(node)
+            waiting += [
+                c for c in ast.iter_child_nodes(node) if isinstance(c, ast.stmt)
+            ]
+    found: set[str] = set()
+    for node in outside:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            found.add(module)
+            found.update(f"{module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def test_asyncio_stands_in_few_modules() -> None:
+    """Only what runs coroutines, or in a loop, imports asyncio."""
+    users = {
+        name_of(path)
         for path in MODULES
-        if layer_of(path) in {"client", "engine", *RULES, "errors", "types"}
-    ],
-    ids=lambda p: str(p.relative_to(PACKAGE)),
-)
-def test_the_blocking_client_has_no_way_to_asyncio(path: Path) -> None:
-    """Neither the client nor anything below it imports asyncio."""
-    assert "asyncio" not in {name.split(".")[0] for name in imports_of(path)}
+        if "asyncio" in {name.split(".")[0] for name in imports_of(path)}
+    }
+
+    assert users == OF_ASYNCIO
+
+
+@pytest.mark.parametrize("start", ["server", "client", "utils"])
+def test_the_blocking_faces_have_no_way_to_asyncio(start: str) -> None:
+    """Neither a face that is turned by hand nor anything it imports brings it."""
+    files = {name_of(path): path for path in MODULES}
+    reached: dict[str, str] = {}
+    waiting = [(start, start)]
+    while waiting:
+        name, way = waiting.pop()
+        if name in files and name not in reached:
+            reached[name] = way
+            for imported in imported_at_once(files[name]):
+                below = imported.removeprefix("hisock.")
+                waiting.append((below, f"{way} > {below}"))
+
+    assert len(reached) > 3
+    assert [reached[name] for name in OF_ASYNCIO & set(reached)] == []
+
+
+def test_what_is_imported_late_is_known() -> None:
+    """A server imports what runs coroutines when there is one to run, and nobody
+    else does so."""
+    late = set()
+    for path in MODULES:
+        if name_of(path) in OF_ASYNCIO:
+            continue
+        for name in set(imports_of(path)) - imported_at_once(path):
+            below = name.removeprefix("hisock.")
+            if below in OF_ASYNCIO:
+                late.add((name_of(path), below))
+
+    assert late == LATE
 
 
 def test_files_and_functions_stay_small() -> None:

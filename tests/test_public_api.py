@@ -134,7 +134,7 @@ def test_the_names_of_1_1_have_the_signatures_of_1_1() -> None:
         "HiSockServer.disconnect_client": "self client",
         "HiSockServer.disconnect_all_clients": "self",
         "HiSockServer.on": "self command",
-        "HiSockServer.run": "self",
+        "HiSockServer.run": "self timeout",  # which 4.0 adds
         "HiSockServer.close": "self",
         "ThreadedHiSockServer.start_server": "self",
         "ThreadedHiSockServer.stop_server": "self",
@@ -143,7 +143,7 @@ def test_the_names_of_1_1_have_the_signatures_of_1_1() -> None:
         "HiSockClient.send": "self command content",
         "HiSockClient.raw_send": "self content",
         "HiSockClient.recv_raw": "self",
-        "HiSockClient.update": "self",
+        "HiSockClient.update": "self timeout",  # which 4.0 adds
         "HiSockClient.change_name": "self new_name",
         "HiSockClient.change_group": "self new_group",
         "HiSockClient.get_cache": "self idx",

@@ -59,7 +59,6 @@ def test_a_client_handler_gets_the_content(net: Net) -> None:
 def test_fewer_parameters_are_fine(net: Net) -> None:
     """A handler is called with as many arguments as it takes."""
     server, got = net.server(), Record()
-    client = net.client(server, "ann")
 
     @server.on("none")
     def none() -> None:
@@ -76,6 +75,8 @@ def test_fewer_parameters_are_fine(net: Net) -> None:
     @server.on("name_change")
     def renamed(client: ClientInfo, old: str | None) -> None:
         got("renamed", old)
+
+    client = net.client(server, "ann")
 
     @client.on("bare")
     def bare() -> None:
@@ -369,8 +370,10 @@ def test_a_command_matches_whole_and_the_longest_wins(
     for name in ("move", "move to", "move to the left", "zug é"):
         server.on(name)(note(name))
     server.on("message")(lambda client, message: got(None, message))
-    hand.raw_client(server).send(sent)
+    raw = hand.raw_client(server)
     hand.turn(server)
+    hand.expect_members(server, 1)
+    raw.send_raw(sent)
     assert got.next() == (command, content)
 
 
@@ -387,7 +390,7 @@ def test_a_client_matches_the_same_way(
 
     for name in ("move", "move to", "move to the left", "zug é"):
         client.on(name)(note(name))
-    raw.send(sent)
+    raw.send_raw(sent)
     if command is None:
         assert client.recv_raw() == content
     else:

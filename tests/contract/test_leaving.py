@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import TypeAlias
@@ -11,10 +12,10 @@ import pytest
 from hisock import ClientInfo
 from hisock.errors import ClientDisconnected
 
-from . import Net, Peer, RawClassic, Record, Thread, turn_until
+from . import Net, Peer, Raw, Record, Thread, turn_until
 
 #: A peer to turn by hand, the raw peer opposite, and how the first sends.
-Side: TypeAlias = tuple[Peer, RawClassic, Callable[..., None]]
+Side: TypeAlias = tuple[Peer, Raw, Callable[..., None]]
 #: A batch that took over 1 ms is written early, so a busy machine gets more tries.
 TRIES = 50
 
@@ -287,9 +288,24 @@ def test_connect_has_said_hello_when_it_returns(hand: Net) -> None:
     listener = hand.raw_listener()
     hand.client(listener, "ann", "red")
     raw = listener.accept()
-    hello = raw.receive()
+    hello, probe = raw.take_one_read()
     raw.close()
-    assert hello == b'$CLTHELLO$ {"name": "ann", "group": "red"}'
+    word, _, said = hello.partition(b" ")
+    assert word == b"$CLTHELLO$"
+    now = json.loads(said)["now"]
+    assert isinstance(now, int)
+    assert json.loads(said) == {"name": "ann", "group": "red", "proto": 2, "now": now}
+    assert probe == b"$DH_NUMS$"
+
+
+def test_a_header_too_short_for_our_hello_says_that_of_1_1(hand: Net) -> None:
+    """With ``header_len`` under 4 there is no offer of another wire."""
+    listener = hand.raw_listener()
+    hand.client(listener, "ann", "red", header_len=3)
+    raw = listener.accept(3)
+    hello = raw.take_one_read()
+    raw.close()
+    assert hello == [b'$CLTHELLO$ {"name": "ann", "group": "red"}']
 
 
 def test_a_batch_on_a_lost_connection_says_so(hand: Net) -> None:

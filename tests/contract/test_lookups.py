@@ -17,7 +17,7 @@ from hisock.errors import (
     UnknownGroup,
 )
 
-from . import LOCALHOST, Net, Record, eventually
+from . import LOCALHOST, Net, Record, bare, eventually
 
 
 def _meet(net: Net) -> tuple[HiSockServer, HiSockClient, HiSockClient]:
@@ -212,8 +212,9 @@ def test_str_tells_the_address(net: Net) -> None:
     server = net.server()
     client = net.client(server)
     port = server.addr[1]
-    assert str(server) == f"<{type(server).__name__} serving at 127.0.0.1:{port}>"
-    assert str(client) == f"<{type(client).__name__} connected to 127.0.0.1:{port}>"
+    kinds = type(bare(server)).__name__, type(bare(client)).__name__
+    assert str(server) == f"<{kinds[0]} serving at 127.0.0.1:{port}>"
+    assert str(client) == f"<{kinds[1]} connected to 127.0.0.1:{port}>"
 
 
 def test_comparisons_are_by_ip(net: Net) -> None:
@@ -284,7 +285,7 @@ def test_a_client_asks_inside_a_handler(net: Net) -> None:
     server, got = net.server(), Record()
     client = net.client(server, "ann")
 
-    @client.on("look")
+    @client.on("look", **net.may_wait(client))
     def look(message: str) -> None:
         got(client.get_client(message)["name"])
 

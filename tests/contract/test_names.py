@@ -90,14 +90,14 @@ def test_functions_take_what_they_took(
         (HiSockServer, "get_client", ["client"]),
         (HiSockServer, "get_group", ["group"]),
         (HiSockServer, "on", ["command"]),
-        (HiSockServer, "run", []),
+        (HiSockServer, "run", ["timeout"]),
         (HiSockServer, "send_all_clients", ["command", "content"]),
         (HiSockServer, "send_client", ["client", "command", "content"]),
         (HiSockServer, "send_client_raw", ["client", "content"]),
         (HiSockServer, "send_group", ["group", "command", "content"]),
         (HiSockServer, "send_group_raw", ["group", "content"]),
         (ThreadedHiSockServer, "join", []),
-        (ThreadedHiSockServer, "run", []),
+        (ThreadedHiSockServer, "run", ["timeout"]),
         (ThreadedHiSockServer, "start_server", []),
         (ThreadedHiSockServer, "stop_server", []),
         (HiSockClient, "change_group", ["new_group"]),
@@ -111,9 +111,9 @@ def test_functions_take_what_they_took(
         (HiSockClient, "raw_send", ["content"]),
         (HiSockClient, "recv_raw", []),
         (HiSockClient, "send", ["command", "content"]),
-        (HiSockClient, "update", []),
+        (HiSockClient, "update", ["timeout"]),
         (ThreadedHiSockClient, "join", []),
-        (ThreadedHiSockClient, "run", []),
+        (ThreadedHiSockClient, "run", ["timeout"]),
         (ThreadedHiSockClient, "start_client", []),
         (ThreadedHiSockClient, "stop_client", []),
     ],
@@ -121,7 +121,7 @@ def test_functions_take_what_they_took(
 def test_methods_take_what_they_took(
     kind: type, method: str, expected: list[str]
 ) -> None:
-    """Names and order of arguments are those of the manual."""
+    """Names and order of arguments are those of the manual; ours come after them."""
     assert list(_parameters(getattr(kind, method)))[1:] == expected
 
 

@@ -47,7 +47,7 @@ def test_recv_raw_returns_the_text_form(
     client = hand.client(server, "ann")
     hand.turn(server)
     hand.expect_members(server, 1)
-    server.send_client_raw("ann", sent)  # type: ignore[arg-type]  # all of Sendable
+    server.send_client_raw("ann", sent)
     got = client.recv_raw()
     assert (type(got), got) == (bytes, received)
 
@@ -84,7 +84,7 @@ def test_recv_raw_inside_a_handler(net: Net) -> None:
     def add(who: ClientInfo, message: list) -> None:  # type: ignore[type-arg]  # 1.1's
         server.send_client_raw(who, sum(message))
 
-    @client.on("hello")
+    @client.on("hello", **net.may_wait(client))
     def hello() -> None:
         client.send("sum", [1, 2, 3])
         got(int(client.recv_raw()))
@@ -125,7 +125,7 @@ def test_recv_raw_in_another_thread_than_the_one_that_turns(net: Net) -> None:
         server.send_client("ann", "it", number)
         server.send_client_raw("ann", b"raw %d" % number)
         assert receiving.result() == b"raw %d" % number
-    assert got.take(20) == [b"%d" % number for number in range(20)]
+    assert got.take(20) == [net.as_sent(number) for number in range(20)]
 
 
 def test_two_threads_may_wait_at_once(net: Net) -> None:

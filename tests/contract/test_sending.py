@@ -44,7 +44,7 @@ def test_every_way_to_name_a_client(net: Net) -> None:
     assert len(ways) == 5
     for index, way in enumerate(ways):
         server.send_client(way, "to", index)
-    assert got.take(5) == [("bea", str(index).encode()) for index in range(5)]
+    assert got.take(5) == [("bea", net.as_sent(index)) for index in range(5)]
 
 
 def test_a_handler_may_answer_who_it_was_given(net: Net) -> None:
@@ -261,7 +261,9 @@ def test_a_client_with_another_header_is_served(net: Net) -> None:
         client.on("down")(lambda message: got(message))
         net.turn()
         client.send("up", header_len)
-        assert got.next() == str(header_len).encode()
+        # Under 4 there is no room for our hello, so the wire is that of 1.1.
+        is_typed = net.is_compact and header_len >= 4
+        assert got.next() == (header_len if is_typed else b"%d" % header_len)
 
 
 def test_many_clients(net: Net) -> None:
@@ -270,9 +272,8 @@ def test_many_clients(net: Net) -> None:
     server.on("who am i")(lambda who: server.send_client(who, "you", who["name"]))
     clients = [net.client(server, f"client {index}") for index in range(12)]
     for client in clients:
-        client.on("you")(
-            lambda message, name=client.name: got(name == message.decode())
-        )
+        expected = net.as_sent(client.name)
+        client.on("you")(lambda message, name=expected: got(name == message))
     net.turn()
     for client in clients:
         client.send("who am i")

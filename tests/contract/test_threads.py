@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from hisock import HiSockClient, HiSockServer
+from hisock import ClientInfo, Handlers, HiSockClient, HiSockServer
+from hisock.errors import Refused, RemoteError
 
 from . import Net, Record, Thread, turn_until
 
@@ -141,9 +142,9 @@ def test_clients_come_and_go_while_others_send(net: Net) -> None:
 
     def visit(number: int) -> None:
         for index in range(3):
-            client = net.client_kind.connect(server.addr, name=f"{number}.{index}")
+            client = net.client(server, name=f"{number}.{index}")
             client.send("hello", b"x" * 100)
-            net.client_kind.end(client)
+            net.end(client)
 
     visits = [Thread(visit, number) for number in range(4)]
     while any(thread.is_alive for thread in visits):
@@ -164,6 +165,13 @@ def test_every_method_of_a_server_from_any_thread(hand: Net) -> None:
     server.on("join")(lambda: None)
     raws = [hand.raw_client(server, name, "red") for name in ("ann", "bea", "cleo")]
     turn_until(server, lambda: len(server) == 3)
+    # Nobody answers; on the wire of 1.1 nobody could.
+    error = TimeoutError if hand.is_compact else Refused
+
+    def in_vain(call: Callable[[], object], refusal: Any = error) -> None:
+        with pytest.raises(error if hand.is_compact else refusal):
+            call()
+
     calls: dict[str, Callable[[], object]] = {
         "addr": lambda: server.addr,
         "header_len": lambda: server.header_len,
@@ -175,6 +183,24 @@ def test_every_method_of_a_server_from_any_thread(hand: Net) -> None:
         "get_client": lambda: server.get_client("ann"),
         "get_group": lambda: server.get_group("red"),
         "get_all_clients": server.get_all_clients,
+        "client": lambda: server.client("ann"),
+        "group": lambda: server.group("red"),
+        "stats": server.stats,
+        "every": lambda: server.every(60)(print),
+        "on_error": lambda: server.on_error(print),
+        "use": lambda: server.use(Handlers()),
+        "join_group": lambda: server.join_group("ann", "blue"),
+        "leave_group": lambda: server.leave_group("ann", "blue"),
+        "call_client": lambda: in_vain(
+            lambda: server.call_client("bea", "x", timeout=0.01)
+        ),
+        "call_any": lambda: in_vain(
+            lambda: server.call_any("red", "x", timeout=0.01), TypeError
+        ),
+        "call_group": lambda: list(server.call_group("red", "x", timeout=0.01)),
+        "stream_client": lambda: in_vain(
+            lambda: next(server.stream_client("bea", "x", timeout=0.01))
+        ),
         "send_client": lambda: server.send_client("ann", "one", b"x"),
         "send_client_raw": lambda: server.send_client_raw("ann", b"raw one"),
         "send_group": lambda: server.send_group("red", "group", b"x"),
@@ -184,13 +210,17 @@ def test_every_method_of_a_server_from_any_thread(hand: Net) -> None:
         "disconnect_all_clients": server.disconnect_all_clients,
         "close": server.close,
         "run": server.run,
+        "poll": server.poll,
+        "run_forever": server.run_forever,
     }
     attributes = {"addr", "header_len"}  # set on the object, not on the class
     assert calls.keys() - attributes == _public(HiSockServer) - attributes
     expected = [b"one x", b"raw one", b"group x", b"raw group", b"all x"]
     for name, call in calls.items():
         if name == "close":
-            assert [b for b in raws[0].take(8) if b[:1] != b"$"] == expected
+            seen = iter(raws[0].receive, b"$DISCONN$")
+            ours = (b"$", b"[")  # what tells of others, and calls
+            assert [b for b in seen if b[:1] not in ours] == expected
             for raw in raws:
                 raw.close()
         Thread(call).result()
@@ -200,9 +230,21 @@ def test_every_method_of_a_server_from_any_thread(hand: Net) -> None:
 def test_every_method_of_a_client_from_any_thread(hand: Net) -> None:
     """Also on a client that nobody turns."""
     server = hand.server()
-    server.on("ask")(lambda who: server.send_client_raw(who, b"answer"))
+
+    @server.on("ask")
+    def ask(who: ClientInfo) -> None:
+        server.send_client_raw(who, b"answer")
+        server.send_client(who, "this", b"one")
+        server.send_client_raw(who, b"any")
+
     hand.turn(server)
     client = hand.client(server, "ann", cache_size=2)
+
+    error = RemoteError if hand.is_compact else Refused
+
+    def in_vain(call: Callable[[], object]) -> None:
+        with pytest.raises(error):
+            call()
 
     def in_a_batch() -> None:
         with client.batch():
@@ -217,6 +259,14 @@ def test_every_method_of_a_client_from_any_thread(hand: Net) -> None:
         "on": lambda: client.on("other")(lambda: None),
         "send": lambda: client.send("ask"),
         "recv_raw": client.recv_raw,
+        "recv": lambda: client.recv("this", timeout=5),
+        "recv_any": lambda: client.recv_any(timeout=5),
+        "wire": lambda: client.wire,
+        "call": lambda: in_vain(lambda: client.call("this", timeout=5)),
+        "stream": lambda: in_vain(lambda: next(client.stream("this", timeout=5))),
+        "every": lambda: client.every(60)(print),
+        "on_error": lambda: client.on_error(print),
+        "use": lambda: client.use(Handlers()),
         "raw_send": lambda: client.raw_send(b"raw"),
         "batch": in_a_batch,
         "get_client": lambda: client.get_client("ann"),
@@ -228,6 +278,8 @@ def test_every_method_of_a_client_from_any_thread(hand: Net) -> None:
         "get_client_addr": client.get_client_addr,
         "close": client.close,
         "update": client.update,
+        "poll": client.poll,
+        "run_forever": client.run_forever,
     }
     attributes = {"addr", "header_len", "name", "group"}
     assert calls.keys() - attributes == _public(HiSockClient) - attributes
@@ -263,7 +315,7 @@ def test_handlers_do_not_hold_up_other_threads(net: Net) -> None:
     client = net.client(server, "ann")
     client.on("it")(lambda message: got(message))
 
-    @server.on("hold")
+    @server.on("hold", **net.may_wait(server))
     def hold() -> None:
         got("held")
         go_on.wait(5)

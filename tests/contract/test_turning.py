@@ -127,21 +127,21 @@ def test_a_turn_while_another_thread_closes(hand: Net) -> None:
     closing.result()
 
 
-def test_a_closed_peer_does_nothing(net: Net) -> None:
+def test_a_closed_peer_does_nothing(turned: Net) -> None:
     """A turn after ``close`` returns at once, as often as one likes."""
-    server = net.server()
-    client = net.client(server)
-    net.server_kind.end(server)
-    net.client_kind.end(client)
+    server = turned.server()
+    client = turned.client(server)
+    turned.end(server)
+    turned.end(client)
     for _ in range(3):
         HiSockServer.run(server)
         client.update()
 
 
-def test_a_turn_inside_a_handler_is_refused(net: Net) -> None:
+def test_a_turn_inside_a_handler_is_refused(turned: Net) -> None:
     """It raises there, with the cure, and the outer turn goes on."""
-    server, got = net.server(), Record()
-    client = net.client(server, "ann")
+    server, got = turned.server(), Record()
+    client = turned.client(server, "ann")
 
     def nested(turn: Any) -> None:
         try:
@@ -155,16 +155,16 @@ def test_a_turn_inside_a_handler_is_refused(net: Net) -> None:
         server.send_client(who, "down")
 
     client.on("down")(lambda: nested(client.update))
-    net.turn()
+    turned.turn()
     client.send("up")
     client.send("up")
     assert got.take(4) == [(AlreadyRunning, True)] * 4
 
 
-def test_a_second_turn_at_once_is_refused(net: Net) -> None:
+def test_a_second_turn_at_once_is_refused(turned: Net) -> None:
     """In another thread too: one turns, the other is told so."""
-    server, got, go_on = net.server(), Record(), threading.Event()
-    client = net.client(server, "ann")
+    server, got, go_on = turned.server(), Record(), threading.Event()
+    client = turned.client(server, "ann")
 
     @server.on("hold")
     def hold_server() -> None:
@@ -176,7 +176,7 @@ def test_a_second_turn_at_once_is_refused(net: Net) -> None:
         got("held")
         go_on.wait(5)
 
-    net.turn()
+    turned.turn()
     client.send("hold")
     assert got.next() == "held"
     with pytest.raises(RuntimeError, match="in another thread") as caught:
@@ -451,9 +451,9 @@ def test_handlers_may_do_everything(net: Net) -> None:
     net.turn()
     ann.send("tell", "hi")
     assert sorted(got.take(3)) == [
-        ("ann", b"all red"),
-        ("bea", b"all red"),
-        ("bea", b"hi"),
+        ("ann", net.as_sent("all red")),
+        ("bea", net.as_sent("all red")),
+        ("bea", net.as_sent("hi")),
     ]
 
 

@@ -179,6 +179,8 @@ def served(
 ) -> Iterator[tuple[HiSockClient, Raw]]:
     """Our client, and the raw end of its connection with the hello taken off.
 
+    It plays a server of 1.1.
+
     Args:
         blocking: As ``connect``.
         buffer: Bytes that the raw end's system keeps of what it has not read.
@@ -197,6 +199,14 @@ def served(
             Raw(listener.accept()[0]) as server,
         ):
             assert server.take().startswith(b"$CLTHELLO$ ")
+            assert server.take() == b"$DH_NUMS$"
+            server.send(b"$NOTLS$")
+
+            def is_agreed() -> bool:
+                client.poll(0.0)
+                return client.wire == "classic"
+
+            eventually(is_agreed, "the client knows which wire is spoken")
             yield client, server
             # So that the client need not wait until it believes in the end.
             server.sock.close()
@@ -387,7 +397,7 @@ def test_update_in_a_batch_sends_it_first() -> None:
 def test_update_in_a_batch_gets_the_answer(server: ThreadedHiSockServer) -> None:
     """A blocking ``update`` in a batch waits for the answer to what the batch asks."""
     answers: list[bytes] = []
-    server.on("question")(lambda who: server.send_client(who, "answer", "42"))
+    server.on("question")(lambda who: server.send_client(who, "answer", b"42"))
     with connect(server.addr) as client:
         client.on("answer")(answers.append)
 

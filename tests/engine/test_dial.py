@@ -63,6 +63,32 @@ def test_an_address(address: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("localhost:80", ("localhost", 80)),
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        (":6969", ("", 6969)),
+        ("[::1]:65535", ("::1", 65535)),
+        ("[fe80::1%eth0]:80", ("fe80::1%eth0", 80)),
+    ],
+)
+def test_an_address_as_text(text: str, address: tuple[str, int]) -> None:
+    """``"host:port"`` is the same as the pair; IPv6 stands in brackets."""
+    assert address == parse_address(text)
+
+
+def test_an_address_of_a_unix_socket() -> None:
+    """It stays text, so that everybody sees what it is."""
+    assert parse_address("unix:/run/it") == "unix:/run/it"
+
+
+SHOWN = (
+    'an address is ("host", port), for example ("127.0.0.1", 6969), or "host:port" '
+    'or "unix:/path", not '
+)
+
+
+@pytest.mark.parametrize(
     ("wrong", "told"),
     [
         (("a", -1), "port -1 is not from 0 to 65535"),
@@ -70,10 +96,24 @@ def test_an_address(address: tuple[str, int]) -> None:
         (("a", "6969"), "the port is a whole number, not '6969'"),
         (("a", True), "the port is a whole number, not True"),
         (("a", 80.0), "the port is a whole number, not 80.0"),
-        ((1, 80), 'an address is ("host", port), for example ("127.0.0.1", 6969), n'),
-        (("a", 1, 2), 'an address is ("host", port), for example ("127.0.0.1", 6969)'),
-        ("127.0.0.1:80", 'an address is ("host", port), for example ("127.0.0.1", 69'),
-        (None, 'an address is ("host", port), for example ("127.0.0.1", 6969), not N'),
+        ((1, 80), SHOWN),
+        (("a", 1, 2), SHOWN),
+        (None, SHOWN),
+        (b"a:80", SHOWN),
+        ("", "'' has no port; an address is like \"127.0.0.1:6969\""),
+        ("localhost", "'localhost' has no port"),
+        ("localhost:", "'localhost:' has no port"),
+        ("localhost:http", "'localhost:http' has no port"),
+        ("localhost:-1", "'localhost:-1' has no port"),
+        ("localhost:٣", "'localhost:٣' has no port"),
+        ("localhost:65536", "port 65536 is not from 0 to 65535"),
+        ("localhost:" + "9" * 5000, "port 99999999 is not from 0 to 65535"),
+        ("::1", "'::1' is ambiguous; write an IPv6 address as \"[::1]:6969\""),
+        ("::1:80", "'::1:80' is ambiguous"),
+        ("[::1]", "'[::1]' has no port"),
+        ("lo\0cal:80", "'lo\\x00cal' is no known host name"),
+        ("unix:", "'unix:' names no file; write unix:/path/to/socket"),
+        ("unix:/a\0b", "'unix:/a\\x00b' names no file"),
     ],
     ids=repr,
 )

@@ -24,7 +24,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import hisock
-from hisock import connect, start_server, start_threaded_server, threaded_connect
+from hisock import (
+    Handlers,
+    connect,
+    start_server,
+    start_threaded_server,
+    threaded_connect,
+)
 from hisock.errors import (
     HandlerSignatureError,
     HiSockError,
@@ -503,6 +509,9 @@ def test_warnings_point_at_the_line_of_the_user() -> None:
     ):
         turn(server, lambda: len(server) == 2, "both are here")
         address = server.get_all_clients("ip")[0]
+        server.on("again")(lambda client: None)
+        handlers = Handlers()
+        handlers.on("again")(lambda client, message: None)
         calls: list[Callable[[], object]] = [
             lambda: server.send_client(address, "force_disconnect"),
             lambda: server.send_group("g", "client_connect"),
@@ -510,6 +519,18 @@ def test_warnings_point_at_the_line_of_the_user() -> None:
             lambda: server.send_client("twin", "news"),
             lambda: server.send_client_raw("twin", "news"),
             lambda: server.get_client("twin"),
+            lambda: server.client("twin"),
+            lambda: server.join_group("twin", "team"),
+            lambda: server.leave_group("twin", "team"),
+            lambda: server.group("g").send("news", exclude="twin"),
+            lambda: server.group("g").send("news", exclude=["twin"]),
+            lambda: server.send_group("g", "news", exclude=("twin",)),
+            lambda: server.send_all_clients("news", exclude={"twin"}),
+            lambda: list(server.call_group("g", "news", exclude="twin")),
+            lambda: list(server.group("g").call("news", exclude="twin")),
+            lambda: next(iter(server)).send("force_disconnect"),
+            lambda: server.on("again")(print),
+            lambda: server.use(handlers),
             lambda: server.disconnect_client("twin"),
         ]
         for call in calls:
@@ -546,27 +567,31 @@ def test_hints_on_the_client_may_be_text() -> None:
         assert server.funcs["three"]["type_hint"]["msg"] is int
 
 
-def test_a_generator_is_no_handler() -> None:
+def test_a_generator_is_no_handler_of_an_event() -> None:
     """A function that would only make a generator is refused where it is registered,
-    however it is wrapped."""
+    however it is wrapped; one that handles a command answers streams."""
 
-    def generates(client: object, message: object) -> Iterator[int]:
+    def generates(client: object) -> Iterator[int]:
         yield 1
 
     class Generates:
-        def __call__(self, client: object, message: object) -> Iterator[int]:
+        def __call__(self, client: object) -> Iterator[int]:
             yield 1
 
     with by_hand() as server:
-        refused: list[Callable[..., Any]] = [
+        generators: list[Callable[..., Any]] = [
             generates,
             partial(generates),
             Generates(),
         ]
-        for function in refused:
-            with pytest.raises(HandlerSignatureError):
-                server.on("it")(function)
+        for event in ("join", "leave", "message", "name_change", "group_change"):
+            for function in generators:
+                with pytest.raises(HandlerSignatureError, match="is a generator"):
+                    server.on(event)(function)
         assert not server.funcs
+        for number, function in enumerate(generators):
+            server.on(f"it {number}")(function)
+        assert len(server.funcs) == len(generators)
 
 
 def test_on_without_parentheses_says_how_it_is_written() -> None:

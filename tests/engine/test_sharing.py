@@ -119,13 +119,13 @@ def test_a_late_answer_does_not_answer_the_next_question(
 ) -> None:
     """An answer that comes after its question was given up is dropped: neither the
     next question nor ``recv_raw`` gets it."""
-    monkeypatch.setattr("hisock.client._ANSWER", 0.05)
+    monkeypatch.setattr("hisock.engine.questions._ANSWER", 0.05)
     with served(blocking=True) as (client, server):
         with pytest.raises(RequestTimeout):
             client.get_client("ann")
         assert server.take() == b"$GETCLT$ ann"
 
-        monkeypatch.setattr("hisock.client._ANSWER", 1.0)
+        monkeypatch.setattr("hisock.engine.questions._ANSWER", 1.0)
         asking = Task(lambda: client.get_client("bob"))
         assert server.take() == b"$GETCLT$ bob"
         server.send(_answer(b"ann"), _answer(b"bob"), b"for anybody")
@@ -137,14 +137,14 @@ def test_a_late_refusal_does_not_answer_the_next_question(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same for an answer that says that there is nobody."""
-    monkeypatch.setattr("hisock.client._ANSWER", 0.05)
+    monkeypatch.setattr("hisock.engine.questions._ANSWER", 0.05)
     nobody = b'{"traceback": "$NOEXIST$"}'
     with served(blocking=True) as (client, server):
         with pytest.raises(RequestTimeout):
             client.get_client("nobody")
         server.take()
 
-        monkeypatch.setattr("hisock.client._ANSWER", 1.0)
+        monkeypatch.setattr("hisock.engine.questions._ANSWER", 1.0)
         asking = Task(lambda: client.get_client("bob"))
         server.take()
         server.send(nobody, _answer(b"bob"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import socket
 import struct
@@ -22,6 +23,10 @@ from hisock.server import HiSockServer, ThreadedHiSockServer
 
 HOST = "127.0.0.1"
 PATIENCE = 5.0
+CLIENT_HELLO = b"$CLTHELLO$ "
+PROBE = b"$DH_NUMS$"
+#: Bytes of a header that has room for the length of a hello which offers our wire.
+ROOM_FOR_OFFER = 4
 CLIENT_GOODBYE = b"$USRCLOSE$"
 SERVER_GOODBYE = b"$DISCONN$"
 
@@ -136,6 +141,18 @@ class Raw:
         """One body."""
         return self.take(int(self.take(header_len)))
 
+    def take_hello(self, name: str | None = None, header_len: int = 16) -> None:
+        """What our client begins with: the hello, and the probe behind it."""
+        said = self.take_frame(header_len)
+        if header_len < ROOM_FOR_OFFER:
+            assert said == hello(name)
+            return
+        assert said.startswith(CLIENT_HELLO)
+        offer = json.loads(said.removeprefix(CLIENT_HELLO))
+        assert isinstance(offer.pop("now"), int)
+        assert offer == {"name": name, "group": None, "proto": 2}
+        assert self.take_frame(header_len) == PROBE
+
     def take_all(self) -> bytes:
         """Everything until the other side ends the connection, however it does."""
         taken = b""
@@ -171,17 +188,32 @@ class Listener:
 
 @contextlib.contextmanager
 def served(
-    *, blocking: bool = False, buffer: int | None = None, **options: Any
+    *,
+    blocking: bool = False,
+    buffer: int | None = None,
+    answers: bool = True,
+    **options: Any,
 ) -> Iterator[tuple[HiSockClient, Raw]]:
-    """Our client, and the raw end of its connection with the hello taken off."""
+    """Our client, and the raw end of its connection with the hello taken off.
+
+    It plays a server of 1.1, which ``answers`` the probe behind the hello.
+    """
     listener = Listener(buffer=buffer)
+    header_len = options.get("header_len", 16)
     with (
         listener.sock,
         connect(listener.address, "us", blocking=blocking, **options) as client,
         listener.accept() as server,
     ):
-        header_len = options.get("header_len", 16)
-        assert server.take_frame(header_len) == hello("us")
+        server.take_hello("us", header_len)
+        if answers and header_len >= ROOM_FOR_OFFER:
+            server.send(frame(b"$NOTLS$", header_len))
+
+            def is_answered() -> bool:
+                client.poll(0.0)
+                return client.wire == "classic"
+
+            eventually(is_answered, "the client heard which wire is spoken")
         yield client, server
         # So that the client need not wait until it believes in the end.
         server.sock.close()

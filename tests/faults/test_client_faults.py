@@ -41,6 +41,7 @@ from hisock.errors import (
 from .raw import (
     CLIENT_GOODBYE,
     HOST,
+    PROBE,
     SERVER_GOODBYE,
     Listener,
     counts_descriptors,
@@ -48,7 +49,6 @@ from .raw import (
     eventually,
     frame,
     header,
-    hello,
     in_thread,
     open_descriptors,
     served,
@@ -149,12 +149,14 @@ def test_h03_h08_server_that_closes_at_once() -> None:
         assert "closed the connection" in str(ends(client))
 
 
-def test_h04_silent_server() -> None:
-    """A server that says nothing keeps no send and no close waiting."""
-    with served() as (client, server):
+@pytest.mark.parametrize("answers", [True, False])
+def test_h04_silent_server(answers: bool) -> None:
+    """A server that says nothing keeps no send of bytes and no close waiting, even if
+    it has not said yet which wire it speaks."""
+    with served(answers=answers) as (client, server):
         began = time.monotonic()
         client.update()
-        client.send("ping", "hi")
+        client.send("ping", b"hi")
         assert server.take_frame() == b"ping hi"
         client.close()
         assert time.monotonic() - began < 1.5
@@ -845,14 +847,19 @@ def test_nobody_is_there() -> None:
 
 
 def test_hello_is_one_write() -> None:
-    """Header and body leave together: 1.1 reads each message with one ``recv``."""
+    """Header and body leave together, since 1.1 reads each message with one ``recv``;
+    and so does the probe that tells which wire the server speaks."""
     listener = Listener()
     with (
         listener.sock,
         connect(listener.address, "us", "g") as client,
         listener.accept() as server,
     ):
-        assert server.sock.recv(65536) == frame(hello("us", "g"))
+        said = server.sock.recv(65536)
+        size = int(said[:16])
+        assert said[16 : 16 + size].startswith(b'$CLTHELLO$ {"name": "us", ')
+        assert said[16 + size :] == frame(PROBE)
+        server.send(frame(b"$NOTLS$"))
         client.send("ping", "hi")
         assert server.sock.recv(65536) == frame(b"ping hi")
         server.sock.close()

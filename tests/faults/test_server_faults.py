@@ -374,7 +374,7 @@ def test_h11_handler_exception(event: str, caplog: pytest.LogCaptureFixture) -> 
             if is_bad(client):
                 raise ZeroDivisionError("on purpose")
 
-        stage.server.on(event)(fail)
+        stage.server.on(event, override=True)(fail)
         with Raw.call(stage.address) as peer:
             peer.send(frame(hello()) + frame(b"ping x") + frame(b"$CHNAME$ x"))
             peer.send(frame(b"after y"))
@@ -480,7 +480,7 @@ def test_h13_slow_reader(inside: bool, caplog: pytest.LogCaptureFixture) -> None
 def test_h13_one_large_message_is_no_slow_reader() -> None:
     """An empty outbox takes any one message: a large one cuts no honest reader."""
     large = b"x" * 24 * 1024 * 1024
-    limits = Limits(message=len(large), outbox=1024 * 1024)
+    limits = Limits(message=len(large) + 16, outbox=1024 * 1024)
     with (
         Stage(limits=limits) as stage,
         connect(stage.address, "reader", limits=limits) as reader,
@@ -609,8 +609,10 @@ def test_h19_in_a_broadcast(caplog: pytest.LogCaptureFixture) -> None:
         stage.server.send_all_clients("news")
         assert large.take_frame() == b"news " + b"x" * 200
         assert small.take_frame(2) == b"news "
-    assert "are too many for the header_len of {'ip'" in caplog.text
+    assert "sent to many cannot reach {'ip'" in caplog.text
     assert "'name': 'small'" in caplog.text
+    assert "header_len 2 cannot hold" in caplog.text
+    assert "'large'" not in caplog.text
 
 
 def test_h19b_headers_count_bytes() -> None:

@@ -33,6 +33,11 @@ HEADER_LENGTHS = (2, 8, 16, 64)
 BARE_TOKENS = ("$CHNAME$", "$CHGROUP$")
 #: What a client writes for which no handler of a server runs.
 QUESTIONS = ("$GETCLT$ ", "$DH_NUMS$")
+HELLO = b"$CLTHELLO$ "
+#: What our hello says beyond 1.1's, which ignores it.
+OFFER = {"proto", "now"}
+#: Bytes of a header that has room for such a hello's length.
+ROOM_FOR_OFFER = 4
 #: Of all else a client writes, one of these or the command's own handler tells.
 SERVER_EVENTS = ("join", "leave", "name_change", "group_change")
 
@@ -135,7 +140,7 @@ def written_by_us(
     if differs.ours is None:
         return b""
     body = fill(differs.ours, ports).encode("latin-1")
-    return str(len(body)).ljust(recording.header_len).encode() + body
+    return framed(body, recording.header_len)
 
 
 def fill_value(value: Any, ports: Mapping[str, int]) -> Any:
@@ -170,6 +175,11 @@ def plain(argument: Any) -> Any:
     if isinstance(argument, dict):
         return {**argument, "ip": list(argument["ip"])}
     return argument
+
+
+def framed(body: bytes, header_len: int) -> bytes:
+    """A body behind its header."""
+    return str(len(body)).ljust(header_len).encode() + body
 
 
 def read(source: socket.socket, size: int) -> bytes:
@@ -315,12 +325,16 @@ class ClientReplay(Stage):
         self._clients: dict[str, HiSockClient] = {}
         self._notes: list[Handled] = []
         self._asking: Future[Any] | None = None
+        #: Clients whose probe the server has not answered yet.
+        self._probes: list[str] = []
 
     def play(self) -> None:
         """Play the whole recording."""
         for action, frames in self.recording.turns():
             if action.side == "server":
                 self.say(frames)
+                if action.call == "run":
+                    self._answer_probes()
                 if self._asking is not None:
                     self._check_answer(frames[0], self._asking)
                     self._asking = None
@@ -328,7 +342,7 @@ class ClientReplay(Stage):
             assert action.client is not None
             if action.call == "connect":
                 self._connect(action.client, action)
-                self.check_written(frames)
+                self._check_hello(action.client, frames)
             elif any(difference(self.recording, f) for f in frames):
                 self._act_differently(action, frames)
             else:
@@ -346,6 +360,35 @@ class ClientReplay(Stage):
         self.keep(who, connection, address[1])
         for name in self.recording.client_handlers:
             client.on(name)(noter(name, self._notes.append))
+
+    def _check_hello(self, who: str, frames: tuple[Frame, ...]) -> None:
+        """Compare our hello with 1.1's: the same, and what offers our own wire.
+
+        Where a header has no room for that offer, it is 1.1's to the byte.
+        """
+        size = self.recording.header_len
+        if size < ROOM_FOR_OFFER:
+            self.check_written(frames)
+            return
+        [frame] = frames
+        recorded = frame.wire(self.ports)[size:]
+        raw = self.raw[who]
+        header = read(raw, size)
+        body = read(raw, int(header))
+        assert header == str(len(body)).ljust(size).encode()
+        assert body.startswith(HELLO)
+        hello = json.loads(body.removeprefix(HELLO))
+        assert {key: hello.pop(key) for key in ("proto", "now")}.keys() == OFFER
+        assert hello == json.loads(recorded.removeprefix(HELLO))
+        probe = framed(b"$DH_NUMS$", size)
+        assert read(raw, len(probe)) == probe
+        self._probes.append(who)
+
+    def _answer_probes(self) -> None:
+        """As 1.1 does, one turn after the hello, behind what its handlers sent."""
+        for who in self._probes:
+            self.raw[who].sendall(framed(b"$NOTLS$", self.recording.header_len))
+        self._probes.clear()
 
     def _act_differently(self, action: Action, frames: tuple[Frame, ...]) -> None:
         """Make a call that writes something else, if there is such a call."""

@@ -279,10 +279,43 @@ def test_a_command_that_is_none(server: HandlerTable, wrong: Any) -> None:
     assert server.commands() == []
 
 
-def test_a_star_is_reserved(server: HandlerTable) -> None:
-    """``*`` is kept for later; the text says what to do instead."""
-    with pytest.raises(ReservedCommand, match=r"'\*' is reserved; register the"):
-        server.add("*", ignore)
+def test_a_star_is_for_what_nobody_else_handles(
+    server: HandlerTable, called: list[tuple[Any, ...]]
+) -> None:
+    """``*`` is no command: no message is found by it, and what it handles gets the
+    command between client and content."""
+
+    def everything(client: Any, command: str, message: int) -> None:
+        called.append((client, command, message))
+
+    server.add("*", everything)
+
+    assert server.everything is not None
+    assert server.everything.function is everything
+    assert server.find(b"*") is server.find(b"* x") is None
+    assert server.get("*") is None
+    assert server.commands() == []
+    assert list(server.describe()) == ["*"]
+    server.everything.call(ADA, "move", b"12")
+    server.everything.call_packed(ADA, "move", b"\x0c")
+    assert called == [(ADA, "move", 12)] * 2
+
+
+def test_a_star_on_a_client(
+    client: HandlerTable, called: list[tuple[Any, ...]]
+) -> None:
+    """There it gets the command and the content, or as much as it takes."""
+    client.add("*", lambda command, message: called.append((command, message)))
+    assert client.everything is not None
+    client.everything.call(None, "move", b"12")
+    client.add("*", lambda command: called.append((command,)))
+    client.everything.call(None, "move", b"12")
+    client.add("*", lambda: called.append(()))
+    client.everything.call_packed(None, "move", b"\x0c")
+
+    assert called == [("move", b"12"), ("move",), ()]
+    with pytest.raises(HandlerSignatureError, match=r"takes \(command, message\)"):
+        client.add("*", lambda command, message, more: None)
 
 
 def test_a_command_that_is_no_utf_8(server: HandlerTable) -> None:

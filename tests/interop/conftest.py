@@ -128,6 +128,14 @@ class Real(Process):
         self.begin("run" if self.role == "server" else "update")
         return self.handled()
 
+    def meet(self, ours: Ours) -> list[Note]:
+        """The turn in which our client joins, and the one that answers its probe: for
+        that no handler runs, as if nothing had come."""
+        notes = self.turn()
+        if ours.probes:
+            assert self.turn() == []
+        return notes
+
     def receive(self) -> bytes:
         """``recv_raw``."""
         received: bytes = _decode(self.do("recv_raw")["returned"])
@@ -153,7 +161,8 @@ class Room:
     @property
     def port(self) -> int:
         """Where it listens."""
-        return self.server.addr[1]
+        port: int = self.server.addr[1]
+        return port
 
     def take(self) -> Note:
         """Wait for the next handler and say what it got."""
@@ -175,6 +184,8 @@ class Ours:
     ) -> None:
         self.client = HiSockClient((HOST, port), header_len=header_len, **who)  # type: ignore[arg-type]  # name and group
         self.port = self.client.get_client_addr()[1]
+        #: Whether its hello offers our own wire, which does not fit a short header.
+        self.probes = header_len >= 4
         self._notes: list[Note] = []
         for name in handlers:
             self.client.on(name)(noter(name, self._notes.append))

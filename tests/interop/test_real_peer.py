@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hisock.errors import ClientDisconnected, Refused, UnknownClient
+from hisock.wire.payload import as_text
 
 from .conftest import HOST, Cast, Ours, Real
 
@@ -31,6 +32,27 @@ server = hisock.start_server(("127.0.0.1", 0), header_len=int(sys.argv[1]))
 def greet(client):
     server.send_client(client["ip"], "greet", b"one")
     server.send_client(client["ip"], "greet", b"two")
+
+print(server.sock.getsockname()[1], flush=True)
+while True:
+    server.run()
+"""
+
+
+#: A real server that greets, with what looks like the answer to a probe, and echoes.
+ECHO = """
+import sys
+import hisock
+server = hisock.start_server(("127.0.0.1", 0), header_len=int(sys.argv[1]))
+
+@server.on("join")
+def greet(client):
+    server.send_client(client["ip"], "greet", b"$NOTLS")
+    server.send_client(client["ip"], "greet", b"two")
+
+@server.on("echo")
+def echo(client, content):
+    server.send_client_raw(client["ip"], content)
 
 print(server.sock.getsockname()[1], flush=True)
 while True:
@@ -306,7 +328,7 @@ def test_our_client_joins_and_leaves_a_real_server(
     """With its name and group, or none, and a goodbye that does not break it."""
     real = cast.real_server(header_len, "join", "leave")
     ours = cast.ours(real.port, header_len, name=name, group=group)
-    assert real.turn() == [("join", ours.info(name, group))]
+    assert real.meet(ours) == [("join", ours.info(name, group))]
     real.begin("run")
 
     ours.client.close()
@@ -320,7 +342,7 @@ def test_commands_pass_between_our_client_and_a_real_server(
     """Text, nothing and binary content arrive as they were sent, each way."""
     real = cast.real_server(header_len, "greet")
     ours = cast.ours(real.port, header_len, "greet", name="ann")
-    real.turn()
+    real.meet(ours)
 
     for content in CONTENTS:
         ours.client.send("greet", content)
@@ -337,7 +359,7 @@ def test_raw_messages_pass_between_our_client_and_a_real_server(
     """`message` of 1.1 sees what `raw_send` sent; `recv_raw` gets what it answers."""
     real = cast.real_server(header_len, "message")
     ours = cast.ours(real.port, header_len, name="ann")
-    real.turn()
+    real.meet(ours)
 
     for content in CONTENTS:
         ours.client.raw_send(content)
@@ -352,7 +374,7 @@ def test_our_client_renames_and_regroups_itself_on_a_real_server(
     """To others and to none: ours sends the header that 1.1 forgot."""
     real = cast.real_server(header_len, "name_change", "group_change")
     ours = cast.ours(real.port, header_len, name="ann", group="red")
-    real.turn()
+    real.meet(ours)
 
     ours.client.change_name("Øyvind")
     changed = ours.info("Øyvind", "red")
@@ -373,9 +395,9 @@ def test_our_client_asks_a_real_server_about_clients(
     """It gets the client, or an error that tells; 1.1's broken JSON does no harm."""
     real = cast.real_server(header_len)
     ben = cast.ours(real.port, header_len, name="ben", group="red")
-    real.turn()
+    real.meet(ben)
     ours = cast.ours(real.port, header_len, name="ann")
-    real.turn()
+    real.meet(ours)
 
     for known in ("ben", f"{HOST}:{ben.port}", (HOST, ben.port)):
         real.begin("run")
@@ -395,7 +417,7 @@ def test_a_real_server_disconnects_our_client(cast: Cast, header_len: int) -> No
     """`force_disconnect` runs, the real server hears the goodbye, `update` raises."""
     real = cast.real_server(header_len, "leave")
     ours = cast.ours(real.port, header_len, "force_disconnect", name="ann")
-    real.turn()
+    real.meet(ours)
 
     real.do("disconnect_client", "ann")
 
@@ -409,9 +431,9 @@ def test_a_real_server_closes_on_our_clients(cast: Cast, header_len: int) -> Non
     """They are told; without a `force_disconnect` handler `update` raises at once."""
     real = cast.real_server(header_len)
     ann = cast.ours(real.port, header_len, "force_disconnect")
-    real.turn()
+    real.meet(ann)
     ben = cast.ours(real.port, header_len)
-    real.turn()
+    real.meet(ben)
 
     real.do("close")
 
@@ -434,15 +456,71 @@ def test_both_sends_of_a_real_join_handler_reach_our_client(
     assert notes == [("greet", b"one"), ("greet", b"two")]
 
 
+def test_what_a_real_join_handler_sends_first_is_no_answer_to_our_client(
+    cast: Cast, header_len: int
+) -> None:
+    """It stands before the answer to our probe, is handled as any message, and what our
+    client sends at once, text and numbers included, follows and is echoed as text."""
+    program = cast.program(ECHO, str(header_len))
+    ours = cast.ours(int(program.read_line()), header_len, "greet", name="ann")
+
+    for content in (b"bytes", "text", 12, [1, "two"], None):
+        ours.client.send("echo", content)
+
+    echoed = [ours.receive() for _ in range(5)]
+    assert echoed == [b"bytes", b"text", b"12", b'[1, "two"]', b""]
+    assert ours.client.wire == "classic"
+    notes = ours.turn()
+    if len(notes) == 1:
+        notes += ours.turn()
+    assert notes == [("greet", b"$NOTLS"), ("greet", b"two")]
+    assert program.shown() == ""
+
+
+@pytest.mark.parametrize("content", ["text", 12, {"a": 1}], ids=repr)
+def test_a_real_server_hears_nothing_but_1_1_of_our_client(
+    cast: Cast, header_len: int, content: object
+) -> None:
+    """A `message` handler of 1.1 sees each message, and nothing of what our client
+    asks to find out which wire it speaks."""
+    real = cast.real_server(header_len, "join", "message", "echo")
+    real.shown()
+    ours = cast.ours(real.port, header_len, name="ann", group="red")
+    info = ours.info("ann", "red")
+    assert real.meet(ours) == [("join", info)]
+
+    ours.client.send("echo", content)
+
+    whole = b"echo " + as_text(content)
+    notes = real.turn()
+    assert notes == [("echo", info, as_text(content)), ("message", info, whole)]
+    assert real.shown() == ""
+
+
+def test_calls_are_refused_to_a_real_server(cast: Cast, header_len: int) -> None:
+    """At once and with the reason; nothing of them is sent, and sends go on."""
+    real = cast.real_server(header_len, "join", "message", "echo")
+    ours = cast.ours(real.port, header_len, name="ann")
+    real.meet(ours)
+
+    for ask in (ours.client.call, ours.client.stream):
+        with pytest.raises(Refused) as caught:
+            ask("echo", b"x")
+        assert caught.value.code == "classic_wire"
+    ours.client.send("echo", b"x", ttl=5.0)
+
+    assert real.turn()[0] == ("echo", ours.info("ann", None), b"x")
+
+
 def test_our_client_hears_of_others_on_a_real_server(
     cast: Cast, header_len: int
 ) -> None:
     """Of who joins and who leaves; `recv_raw` never takes that for a message."""
     real = cast.real_server(header_len)
     ours = cast.ours(real.port, header_len, *OTHERS, name="ann")
-    real.turn()
+    real.meet(ours)
     other = cast.ours(real.port, header_len, name="ben", group="red")
-    real.turn()
+    real.meet(other)
     ben = other.info("ben", "red")
 
     real.do("send_client_raw", "ann", b"raw")
@@ -516,7 +594,7 @@ def test_a_real_server_sends_to_groups_and_to_all_in_a_mixed_room(
     """Ours gets what a real client beside it gets."""
     server = cast.real_server(header_len, "join")
     ours = cast.ours(server.port, header_len, "news", name="ann", group="red")
-    server.turn()
+    server.meet(ours)
     real = cast.real_client(server.port, header_len, "news", name="ben", group="red")
     server.turn()
 
@@ -534,7 +612,7 @@ def test_real_and_our_clients_hear_of_each_other_on_a_real_server(
     """1.1 tells ours of the real one, and the real one of ours."""
     server = cast.real_server(header_len, "join")
     ours = cast.ours(server.port, header_len, *OTHERS, name="ann", group="red")
-    [(_, ann)] = server.turn()
+    [(_, ann)] = server.meet(ours)
     real = cast.real_client(server.port, header_len, *OTHERS, name="ben")
     [(_, ben)] = server.turn()
     assert ours.turn() == [("client_connect", ben)]

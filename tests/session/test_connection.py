@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from hisock.errors import Refused, RemoteProtocolError, SessionLost
+from hisock.errors import Overloaded, Refused, RemoteProtocolError, SessionLost
 from hisock.session.connection import (
     LINGER,
     Closed,
@@ -23,6 +23,7 @@ from hisock.session.connection import (
     Opened,
     milliseconds,
 )
+from hisock.session.requests import Requests
 from hisock.session.states import TRANSITIONS, Input, State
 from hisock.types import Limits
 from hisock.wire import classic, compact
@@ -523,7 +524,12 @@ def fed(
 
 def packed(command: str | None, content: bytes) -> bytes:
     """A message of the compact wire, with its header."""
-    return compact.Writer(0).message(command, content)
+    return joined(compact.Writer(0).message(command, content))
+
+
+def joined(data: compact.Encoded) -> bytes:
+    """A frame as it is on the wire, in one piece."""
+    return data if isinstance(data, bytes) else b"".join(data)
 
 
 def goodbye(connection: Connection) -> Bye:
@@ -577,7 +583,7 @@ class Talk:
         self, side: Connection, by_client: bool, command: str, content: bytes
     ) -> bytes:
         if side.writes_compact:
-            return compact.Writer(0).message(command, content)
+            return packed(command, content)
         writer = classic.Writer(side.header_len, 0, by_client=by_client)
         return writer.message(command, content)
 
@@ -1009,7 +1015,8 @@ def test_an_answer_does_not_wait_for_messages() -> None:
     requests = client.requests
     assert requests is not None
     call, stream = requests.ask("sum"), requests.ask("tail", is_stream=True)
-    theirs = requests.begin(Request(2, "x", HI, 1))
+    requests.announce(Request(2, "x", HI, 1))
+    theirs = requests.begin(2)
     assert theirs is not None
     answers: list[PackedFrame] = [
         Reply(call.id, HI),
@@ -1024,6 +1031,140 @@ def test_an_answer_does_not_wait_for_messages() -> None:
     assert fed(client, [data]) == [(True, packed("a", b"1")[4:])]
     assert ([*call.answers], [*stream.answers]) == ([bytes(HI)], [bytes(HI)])
     assert (theirs.credit, theirs.is_over, requests.late) == (6, True, 1)
+
+
+def requests_of(side: Connection) -> Requests:
+    """The calls and streams of a connection on the compact wire."""
+    assert side.requests is not None
+    return side.requests
+
+
+def ids_of(by_client: bool) -> tuple[str, int]:
+    """A side of the compact wire, and the first id that its peer gives."""
+    return ("compact client", 2) if by_client else ("compact server", 1)
+
+
+@pytest.mark.parametrize("by_client", [True, False])
+def test_a_request_is_known_when_it_is_read(by_client: bool) -> None:
+    """It waits behind the messages before it, but is open from here on."""
+    stage, first = ids_of(by_client)
+    side = in_stage(stage)
+    said: list[PackedFrame] = [
+        Message("a", HI),
+        Request(first, "b", HI),
+        Message("c", HI),
+        Request(first + 2, "d", HI, 64),
+    ]
+
+    told = fed(side, [b"".join(map(compact.encode, said))])
+
+    assert told == [(True, compact.encode(frame)[4:]) for frame in said]
+    known = requests_of(side).answering
+    assert [*known] == [first, first + 2]
+    call, stream = known.values()
+    assert (call.command, call.is_stream, call.credit) == ("b", False, 0)
+    assert (stream.command, stream.is_stream, stream.credit) == ("d", True, 64)
+    assert requests_of(side).begin(first + 2) is stream  # in any order
+    assert requests_of(side).begin(first) is call
+
+
+@pytest.mark.parametrize("in_one_read", [True, False])
+@pytest.mark.parametrize("by_client", [True, False])
+def test_what_steers_a_request_overtakes_its_turn(
+    by_client: bool, in_one_read: bool
+) -> None:
+    """A cancellation or credit acts while the request itself still waits."""
+    stage, first = ids_of(by_client)
+    side = in_stage(stage)
+    said: list[PackedFrame] = [
+        Message("a", HI),
+        Request(first, "b", HI),
+        Request(first + 2, "c", HI, 2),
+        Request(first + 4, "d", HI),
+        Cancel(first),
+        Credit(first + 2, 5),
+    ]
+    pieces = [*map(compact.encode, said)]
+
+    told = fed(side, [b"".join(pieces)] if in_one_read else pieces)
+
+    assert told == [(True, compact.encode(frame)[4:]) for frame in said[:4]]
+    call, stream, other = (
+        requests_of(side).begin(first + number) for number in (0, 2, 4)
+    )
+    assert call is not None
+    assert stream is not None
+    assert other is not None
+    assert (call.is_over, stream.is_over, other.is_over) == (True, False, False)
+    assert stream.credit == 7
+    assert side.is_open
+
+
+@pytest.mark.parametrize("by_client", [True, False])
+def test_too_many_requests_are_refused_at_their_turn(by_client: bool) -> None:
+    """They are told in order like the others, and cost the peer nothing else."""
+    stage, first = ids_of(by_client)
+    side = in_stage(stage, Limits(requests=1))
+    said: list[PackedFrame] = [
+        Request(first, "a", HI),
+        Request(first + 2, "b", HI),
+        Message("c", HI),
+        Cancel(first + 2),
+    ]
+
+    told = fed(side, [b"".join(map(compact.encode, said))])
+
+    assert told == [(True, compact.encode(frame)[4:]) for frame in said[:3]]
+    assert requests_of(side).begin(first) is not None
+    assert requests_of(side).begin(first + 2) is None
+    assert side.is_open
+
+
+@pytest.mark.parametrize("by_client", [True, False])
+@pytest.mark.parametrize("wrong", ["again", "smaller", "of the other side", "refused"])
+def test_an_id_that_is_not_new_is_a_violation(by_client: bool, wrong: str) -> None:
+    """Told while it is read, with the reason; what came before it counts."""
+    stage, first = ids_of(by_client)
+    side = in_stage(stage, Limits(requests=1))
+    said: list[PackedFrame] = [
+        Message("a", HI),
+        Request(first + 2, "b", HI),
+        Request(first + 4, "c", HI),
+    ]
+    number = {
+        "again": first + 2,
+        "smaller": first,
+        "of the other side": first + 5,
+        "refused": first + 4,
+    }[wrong]
+    before = fed(side, [b"".join(map(compact.encode, said))])
+    theirs = requests_of(side).answering[first + 2]
+
+    *_, closed = fed(side, [compact.encode(Request(number, "d", HI))])
+
+    assert before == [(True, compact.encode(frame)[4:]) for frame in said]
+    told = f"the id {number} of a request is not new, or not the sender's"
+    assert isinstance(closed, Closed)
+    assert closed.reason == told
+    assert isinstance(closed.error, RemoteProtocolError)
+    assert goodbye(side) == Bye(5, told)
+    assert theirs.is_over
+    assert requests_of(side).begin(number) is None  # so nothing of it runs
+
+
+def test_a_broken_request_is_a_violation() -> None:
+    """Its id is needed at once, so what is wrong with it is told at once."""
+    server = in_stage("compact server")
+    body = b"\x94\x02\x00\xa1c\xc0"
+
+    before, *_, closed = fed(
+        server, [packed("a", b"1") + compact.header(len(body)) + body]
+    )
+
+    assert before == (True, packed("a", b"1")[4:])
+    assert isinstance(closed, Closed)
+    assert closed.reason.startswith("a frame is broken: ")
+    assert requests_of(server).answering == {}
 
 
 def test_what_waits_for_its_turn() -> None:
@@ -1047,6 +1188,80 @@ def test_what_waits_for_its_turn() -> None:
         (True, b"\x91\x7f"),
     ]
     assert server.is_open
+
+
+LARGE: Final = packed("large", bytes(range(256)) * 2048)
+
+
+def fed_in_place(side: Connection, stream: bytes) -> list[object]:
+    """What a stream tells, every byte through ``room`` that has one."""
+    events: list[Event] = []
+    at = 0
+    while at < len(stream):
+        room = side.room
+        if room is None:
+            piece = stream[at : at + 65_536]
+            events += side.feed(piece, START)
+            at += len(piece)
+        else:
+            count = min(len(room), 50_000, len(stream) - at)
+            room[:count] = stream[at : at + count]
+            events += side.feed(count, START)
+            at += count
+    return flat(events)
+
+
+@pytest.mark.parametrize("by_client", [True, False])
+def test_a_large_message_is_received_in_place(by_client: bool) -> None:
+    """What comes through ``room`` is told as if it had been fed; so is all around."""
+    stage, number = ids_of(by_client)
+    small: list[PackedFrame] = [Ping(1), Request(number, "b", HI), Cancel(number)]
+    stream = b"".join([packed("a", b"1"), LARGE, *map(compact.encode, small), LARGE])
+    in_place, by_feeding = in_stage(stage), in_stage(stage)
+
+    told = fed_in_place(in_place, stream)
+
+    assert told == fed(by_feeding, split(stream, range(0, len(stream), 65_536)))
+    assert told == [
+        (True, packed("a", b"1")[4:]),
+        (True, LARGE[4:]),
+        (True, compact.encode(Request(number, "b", HI))[4:]),
+        (True, LARGE[4:]),
+    ]
+    for side in (in_place, by_feeding):
+        assert side.room is None
+        assert side.take_bytes() == compact.encode(Pong(1))
+        assert requests_of(side).answering[number].is_over
+
+
+@pytest.mark.parametrize("end", ["eof", "lost", "close"])
+def test_an_end_takes_the_room_away(end: str) -> None:
+    """Inside a large message too; what still comes of it is thrown away."""
+    server = in_stage("compact server")
+    server.feed(LARGE[:65_536], START)
+    room = server.room
+    assert room is not None
+
+    (closed,) = ENDS[end](server)
+
+    assert isinstance(closed, Closed)
+    assert server.room is None
+    assert server.feed(1000, START) == []
+    assert server.feed(LARGE[65_536:], START) == []
+
+
+def test_a_large_frame_that_is_none_is_a_violation() -> None:
+    """It is refused when it is whole, in place or not; what came before it counts."""
+    broken = compact.header(300_000) + b"\x91\xc0".ljust(300_000, b"\x01")
+    stream = packed("a", b"1") + broken
+    for feed in (fed_in_place, lambda side, data: fed(side, split(data, [65_536]))):
+        server = in_stage("compact server")
+        before, closed = feed(server, stream)
+        assert before == (True, packed("a", b"1")[4:])
+        assert isinstance(closed, Closed)
+        assert isinstance(closed.error, RemoteProtocolError)
+        assert goodbye(server) == Bye(5, closed.reason)
+        assert server.room is None
 
 
 @pytest.mark.parametrize("by_client", [True, False])
@@ -1151,10 +1366,11 @@ ENDS: dict[str, Callable[[Connection], list[Event]]] = {
 def test_an_end_fails_what_is_open(by_client: bool, end: str) -> None:
     """Whoever waits for an answer is woken, and hears that the session is lost."""
     side = in_stage("compact client" if by_client else "compact server")
-    requests = side.requests
-    assert requests is not None
+    requests = requests_of(side)
     call, stream = requests.ask("sum"), requests.ask("tail", is_stream=True)
-    theirs = requests.begin(Request(2 if by_client else 1, "x", HI))
+    number = 2 if by_client else 1
+    requests.announce(Request(number, "x", HI))
+    theirs = requests.begin(number)
     assert theirs is not None
     woken: list[str] = []
 
@@ -1181,13 +1397,16 @@ def test_the_limit_of_open_requests(by_client: bool) -> None:
     side = in_stage(
         "compact client" if by_client else "compact server", Limits(requests=1)
     )
-    requests = side.requests
-    assert requests is not None
+    requests = requests_of(side)
     mine, theirs = (1, 2) if by_client else (2, 1)
 
     assert requests.ask("a").id == mine
-    assert requests.begin(Request(theirs, "a", HI)) is not None
-    assert requests.begin(Request(theirs + 2, "a", HI)) is None
+    with pytest.raises(Overloaded):
+        requests.ask("b")
+    for number in (theirs, theirs + 2):
+        requests.announce(Request(number, "a", HI))
+    assert requests.begin(theirs) is not None
+    assert requests.begin(theirs + 2) is None
 
 
 # --- the peer's clock ------------------------------------------------------------

@@ -29,11 +29,23 @@ def request(number: int, *, stream: int = 0) -> Request:
     return Request(number, "sum", HI, stream)
 
 
-def begun(requests: Requests, number: int, *, stream: int = 0) -> Answering:
-    """A request of the peer that was taken."""
-    answering = requests.begin(request(number, stream=stream))
+def announced(requests: Requests, *numbers: int, stream: int = 0) -> None:
+    """Requests of the peer have come, and wait for their turns."""
+    for number in numbers:
+        requests.announce(request(number, stream=stream))
+
+
+def taken(requests: Requests, number: int) -> Answering:
+    """A request of the peer whose turn has come."""
+    answering = requests.begin(number)
     assert answering is not None
     return answering
+
+
+def begun(requests: Requests, number: int, *, stream: int = 0) -> Answering:
+    """A request of the peer that came, and whose turn it was at once."""
+    announced(requests, number, stream=stream)
+    return taken(requests, number)
 
 
 def item(asked: Asked, number: int = 0) -> Item:
@@ -286,8 +298,8 @@ def test_credit_after_half_a_window(client: Requests) -> None:
     due: list[Credit | None] = []
     for number in range(2 * WINDOW):
         client.feed(item(asked, number))
-        taken, credit = asked.take()
-        assert bytes([number]) == taken
+        content, credit = asked.take()
+        assert bytes([number]) == content
         due.append(credit)
 
     half = [*([None] * (WINDOW // 2 - 1)), Credit(asked.id, WINDOW // 2)]
@@ -313,20 +325,20 @@ def test_a_producer_that_keeps_to_its_credit_is_never_refused(steps: list[int]) 
     server = Requests(by_client=False, limit=0)
     asked = client.ask("a", is_stream=True)
     producer = begun(server, asked.id, stream=WINDOW)
-    sent = taken = 0
+    sent = got = 0
     for step in steps:
         while producer.credit:
             producer.credit -= 1
             client.feed(item(asked, sent % 256))
             sent += 1
         for _ in range(min(step, len(asked.answers))):
-            got, credit = asked.take()
-            assert bytes([taken % 256]) == got
-            taken += 1
+            content, credit = asked.take()
+            assert bytes([got % 256]) == content
+            got += 1
             if credit is not None:
                 server.feed(credit)
-        assert sent - taken <= WINDOW
-        assert taken == sent or asked.answers or producer.credit
+        assert sent - got <= WINDOW
+        assert got == sent or asked.answers or producer.credit
 
 
 # --- the peer's ------------------------------------------------------------------
@@ -343,6 +355,42 @@ def test_a_request_is_taken(server: Requests) -> None:
     call.wake()  # nobody waits yet, which is fine
 
 
+def test_a_request_is_known_before_its_turn(server: Requests) -> None:
+    """It counts from when it came; at its turn it is the one that was known."""
+    announced(server, 1)
+    announced(server, 3, stream=64)
+    known = dict(server.answering)
+
+    call, stream = taken(server, 1), taken(server, 3)
+
+    assert {1: call, 3: stream} == known == server.answering
+    assert (call.is_over, stream.is_over) == (False, False)
+
+
+@given(st.permutations(range(1, 14, 2)))
+def test_turns_may_come_in_any_order(turns: list[int]) -> None:
+    """Ids ascend as they come; a nested call may have its turn before an older one."""
+    server = Requests(by_client=False, limit=7)
+    announced(server, *range(1, 14, 2))
+
+    for number in turns:
+        answering = taken(server, number)
+        assert answering.id == number
+        assert server.finish(answering)
+
+    assert server.answering == {}
+    with pytest.raises(RemoteProtocolError, match="is not new"):
+        announced(server, 13)
+
+
+def test_there_is_no_turn_for_what_never_came(server: Requests) -> None:
+    """A turn begins what was announced and is not done, nothing else."""
+    assert server.begin(1) is None
+    server.finish(begun(server, 1))
+    assert server.begin(1) is None
+    assert server.answering == {}
+
+
 @pytest.mark.parametrize(("by_client", "wrong"), [(True, [1, 3, 99]), (False, [2, 4])])
 def test_an_id_of_the_wrong_side(by_client: bool, wrong: list[int]) -> None:
     """A client cannot give a server's ids, nor a server a client's."""
@@ -350,7 +398,8 @@ def test_an_id_of_the_wrong_side(by_client: bool, wrong: list[int]) -> None:
 
     for number in wrong:
         with pytest.raises(RemoteProtocolError, match=f"the id {number} of a request"):
-            requests.begin(request(number))
+            announced(requests, number)
+        assert requests.begin(number) is None
     assert requests.answering == {}
 
 
@@ -358,10 +407,13 @@ def test_an_id_of_the_wrong_side(by_client: bool, wrong: list[int]) -> None:
 def test_an_id_that_was_given_before(server: Requests, again: int) -> None:
     """Ids ascend: neither the same comes again, nor a smaller one, also when done."""
     server.finish(begun(server, 3))
-    begun(server, 5)
+    announced(server, 5)
+    known = dict(server.answering)
 
     with pytest.raises(RemoteProtocolError, match="is not new"):
-        server.begin(request(again))
+        announced(server, again)
+    assert known == server.answering
+    assert taken(server, 5) is known[5]
     assert begun(server, 4095).id == 4095
 
 
@@ -371,15 +423,53 @@ def test_the_peer_may_have_so_many_open() -> None:
     first = begun(server, 1)
     begun(server, 3, stream=1)
 
-    assert server.begin(request(5)) is None
+    announced(server, 5)
     with pytest.raises(RemoteProtocolError, match="is not new"):
-        server.begin(request(5))
+        announced(server, 5)
+    assert server.begin(5) is None
+    with pytest.raises(RemoteProtocolError, match="is not new"):
+        announced(server, 5)
     server.feed(Cancel(first.id))
-    assert server.begin(request(7)) is None  # its handler still runs
+    announced(server, 7)
+    assert server.begin(7) is None  # its handler still runs
     server.finish(first)
 
     assert begun(server, 9).id == 9
     assert sorted(server.answering) == [3, 9]
+
+
+def test_who_waits_for_a_turn_counts_as_open() -> None:
+    """The limit is of what came and is not answered, whether it began or not."""
+    server = Requests(by_client=False, limit=2)
+    announced(server, 1, 3, 5)
+
+    assert (taken(server, 1).id, taken(server, 3).id) == (1, 3)
+    assert server.begin(5) is None
+
+
+def test_too_many_is_decided_when_it_came_and_told_at_its_turn() -> None:
+    """Room that is made meanwhile is for who comes then: no turn is skipped."""
+    server = Requests(by_client=False, limit=1)
+    announced(server, 1, 3)
+    assert server.finish(taken(server, 1))
+    announced(server, 5)
+
+    assert server.begin(3) is None
+    assert taken(server, 5).id == 5
+    assert sorted(server.answering) == [5]
+
+
+@pytest.mark.parametrize("frame", [Cancel(3), Credit(3, 5)])
+def test_what_steers_one_of_too_many_changes_nothing(frame: Cancel | Credit) -> None:
+    """Who asked cannot know yet that it was refused; its turn tells all the same."""
+    server = Requests(by_client=False, limit=1)
+    announced(server, 1, 3)
+
+    server.feed(frame)
+
+    assert server.begin(3) is None
+    first = taken(server, 1)
+    assert (first.is_over, first.credit, server.late) == (False, 0, 0)
 
 
 def test_the_last_word_is_said_once(server: Requests) -> None:
@@ -402,6 +492,31 @@ def test_a_cancellation_is_heard(server: Requests) -> None:
 
     assert (answering.is_over, answering.wake.times) == (True, 1)
     assert (other.is_over, other.wake.times) == (False, 0)
+
+
+def test_a_cancellation_may_overtake_a_turn(server: Requests) -> None:
+    """At its turn nobody wants it any more; it is open until that is said."""
+    announced(server, 1, 3)
+    server.feed(Cancel(3))
+
+    overtaken, other = taken(server, 3), taken(server, 1)
+
+    assert (overtaken.is_over, other.is_over) == (True, False)
+    assert [*server.answering] == [1, 3]
+    assert not server.finish(overtaken)
+    assert [*server.answering] == [1]
+
+
+def test_credit_may_overtake_a_turn(server: Requests) -> None:
+    """What came before the turn is there when the producer begins."""
+    announced(server, 1, 3, stream=2)
+    server.feed(Credit(1, 5))
+    server.feed(Credit(1, 1))
+
+    overtaken, other = taken(server, 1), taken(server, 3)
+
+    assert (overtaken.credit, overtaken.is_over) == (8, False)
+    assert other.credit == 2
 
 
 def test_credit_adds_up(server: Requests) -> None:
@@ -438,6 +553,8 @@ def test_the_end_of_the_link_fails_all(client: Requests) -> None:
     answered = client.ask("c")
     client.feed(Reply(answered.id, HI))
     theirs = begun(client, 2)
+    announced(client, 4)
+    waiting = client.answering[4]
     call.wake, stream.wake, answered.wake, theirs.wake = (Waker() for _ in range(4))
     wakers = [call.wake, stream.wake, answered.wake, theirs.wake]
 
@@ -447,6 +564,7 @@ def test_the_end_of_the_link_fails_all(client: Requests) -> None:
     assert [waker.times for waker in wakers] == [1, 1, 0, 1]
     assert (LOST, True) == (call.failure, call.is_done) == (stream.failure, True)
     assert (answered.failure, theirs.is_over) == (None, True)
+    assert (waiting.is_over, client.begin(4)) == (True, None)
     assert stream.take() == (b"\x05", None)
     assert (client.asked, client.answering) == ({}, {})
     assert (client.forget(call), client.finish(theirs)) == (False, False)

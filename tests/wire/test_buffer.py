@@ -7,7 +7,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hisock.wire.buffer import PieceBuffer
+from hisock.wire.buffer import Filling, PieceBuffer
 
 
 def test_nothing_held_costs_nothing() -> None:
@@ -69,3 +69,41 @@ def test_a_claimed_length_allocates_nothing() -> None:
 
     assert len(buffer) == 1005
     assert peak < 64 * 1024
+
+
+@given(
+    st.integers(2, 5000),
+    st.lists(st.integers(1, 900), max_size=40),
+    st.booleans(),
+)
+def test_a_long_message_is_received_in_place(
+    length: int, counts: list[int], by_feeding: bool
+) -> None:
+    """Through ``room`` or not: what comes out is whole, and the rest is given back."""
+    message = bytes(number % 251 for number in range(length))
+    filling = Filling(length, message[:1])
+    came, whole, rest = 1, None, b""
+    for wanted in (*counts, length):
+        while whole is None and wanted:
+            count = min(wanted, length - came, len(filling.room))
+            part = message[came : came + count]
+            came += count
+            wanted -= count
+            if by_feeding:
+                whole, rest = filling.feed(part + b"next" * (came == length))
+            else:
+                filling.room[:count] = part
+                whole = filling.filled(count)
+
+    assert whole == message
+    assert type(whole) is bytes
+    assert rest == (b"next" if by_feeding else b"")
+
+
+def test_room_is_a_multiple_of_what_came() -> None:
+    """A length of a terabyte claims no more than what it sent four times over."""
+    filling = Filling(2**40, b"x" * 1000)
+
+    assert len(filling.room) == 3000
+    assert filling.filled(3000) is None
+    assert len(filling.room) == 12_000

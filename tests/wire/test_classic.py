@@ -905,11 +905,21 @@ def test_a_reserved_word_of_the_other_side_is_a_message(
 
 
 @pytest.mark.parametrize(
-    "body", [b"$", b"$$", b"$5 please", b"$CHNAME$x", b"$chname$ x", b"$CLTHELLO$ {}"]
+    "body", [b"$", b"$$", b"$5 please", b"$CHNAME$x", b"$chname$ x", b"$CLTHELLO$x {}"]
 )
 def test_other_dollars_are_messages(body: bytes) -> None:
     """A body that only begins like a reserved word is a message."""
     assert decode_control(body, by_client=True) is None
+    assert decode_control(body, by_client=False) is None
+
+
+@pytest.mark.parametrize("rest", [b"", b" ", b" {}", b' {"name": 5, "group": null}'])
+def test_a_second_hello_is_a_violation(rest: bytes) -> None:
+    """Whoever is known says so once, whatever stands in it; a server never does."""
+    body = b"$CLTHELLO$" + rest
+
+    with pytest.raises(RemoteProtocolError, match="a second hello came"):
+        decode_control(body, by_client=True)
     assert decode_control(body, by_client=False) is None
 
 

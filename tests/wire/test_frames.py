@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from hisock.wire import frames
-from hisock.wire.frames import ClientAnswer, Frame, PackedFrame
+from hisock.wire.frames import ClientAnswer, ClientFrame, Frame, PackedFrame
 
 PACKED: tuple[Any, ...] = get_args(PackedFrame)
 #: Those that both wires have stand in both unions.
@@ -17,7 +17,7 @@ KINDS: tuple[Any, ...] = (
     *PACKED,
     *(kind for kind in get_args(Frame) if kind not in PACKED),
 )
-NO_KINDS = {"Frame", "PackedFrame", "PROTO"}
+NO_KINDS = {"ClientFrame", "Frame", "PackedFrame", "PROTO"}
 
 
 def field_names(kind: Any) -> tuple[str, ...]:
@@ -32,6 +32,11 @@ def test_the_union_is_closed() -> None:
     defined = set(frames.__all__) - NO_KINDS
 
     assert defined == {kind.__name__ for kind in KINDS}
+
+
+def test_what_clients_say_is_packed() -> None:
+    """A client says nothing in order that the compact wire does not know."""
+    assert set(get_args(ClientFrame)) < set(PACKED)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -6,6 +6,7 @@ __all__ = (
     "Asker",
     "AsyncGroupCall",
     "AsyncStream",
+    "BlockingVerbs",
     "Sent",
     "ServerVerbs",
     "arrive",

@@ -244,6 +244,8 @@ class ClientEngine:
     def _rest(self) -> None:
         self.outgoing.current = None
         self.uplink.flush_unsent()
+        if self._closed:
+            self.pace.close()
         self.pump.announce()
 
     def _check_over(self) -> None:
@@ -507,6 +509,7 @@ class ClientEngine:
         self.workers.close()
         self.pump.drop()
         self.pump.announce()
+        self.turn.try_run(self.pace.close)  # else ``_rest`` does
 
     def abandon(self) -> None:
         """Say goodbye without waiting: the interpreter or the object ends."""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from hisock.engine.asking import reader_for
@@ -19,6 +20,7 @@ from hisock.engine.inbox import Mail
 from hisock.engine.waiting import check_timeout
 from hisock.engine.watch import ClientWatch
 from hisock.errors import (
+    ClientDisconnected,
     HiSockError,
     InvalidOption,
     LocalProtocolError,
@@ -92,7 +94,8 @@ class ClientVerbs:
         if engine.is_closed:
             return
         if self._early and engine.is_usable and engine.is_open:
-            await self._agree(LINGER)
+            with suppress(RequestTimeout, ClientDisconnected):  # it ends all the same
+                await self._agree(LINGER)
         engine.begin_close()
         end = time.monotonic() + LINGER
         while not engine.link.is_over and time.monotonic() < end:

@@ -94,8 +94,9 @@ class Hearing:
         self._engine.lock.run(self._engine.end, str(error), error)
 
     def send(self, link: Link, frame: Encoded) -> None:
-        """Send frames to the server."""
-        self._engine.uplink.write(frame)
+        """Send frames to the server; an answer is not refused for want of room."""
+        if self._engine.outgoing.send(link, frame):
+            self._engine.uplink.see_off()
 
     def begin(self, link: Link, request: Request) -> Answering | None:
         """Take a request; ``None`` if there are too many."""

@@ -63,6 +63,10 @@ class Pace:
         self.is_set = True
         self._wake()
 
+    def close(self) -> None:
+        """Close the generators that answer: nobody is there any more."""
+        self._producers.step()
+
     def produce(self, producer: Producer) -> None:
         """Turn a generator from now on."""
         self.is_set = True

@@ -14,11 +14,13 @@ from hisock.engine.inbox import Mail
 from hisock.engine.members import deadline
 from hisock.engine.waiting import check_timeout
 from hisock.errors import (
+    ClientDisconnected,
     LocalProtocolError,
     Refused,
     RemoteError,
     RequestTimeout,
     SendTimeout,
+    SessionLost,
 )
 from hisock.session.requests import WINDOW, Asked
 from hisock.wire import compact
@@ -58,7 +60,7 @@ class Questions:
         read = reader_for(kind)
         end = None
         if timeout is not None:
-            check_timeout(timeout)
+            deadline(timeout)  # refuses what is none, before anything waits
             end = time.monotonic() + timeout
         self._agree(timeout)
         asked = self.ask(command, content, timeout=timeout)
@@ -178,9 +180,15 @@ class Questions:
         if engine.link.inbox and (not engine.turn.claims or engine.turn.is_mine):
             if self._serve_nested():
                 return
-            engine.check_waiting()
-        if not engine.is_usable and not asked.is_done:
-            engine.raise_closed()
+        try:
+            if engine.link.inbox and (not engine.turn.claims or engine.turn.is_mine):
+                engine.check_waiting()
+            if not engine.is_usable:
+                engine.raise_closed()
+        except ClientDisconnected as error:
+            if asked.is_done:
+                return  # it ended just now, and the call knows why
+            raise SessionLost(f"no answer came: {error}") from error
         engine.wait_more(timeout, seen)
 
     def _serve_nested(self) -> bool:

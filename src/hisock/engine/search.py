@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: The kind of a message, as its second byte: most are.
 _MESSAGE: Final = 1
+#: That of a goodbye.
+_BYE: Final = 35
 
 
 class Search:
@@ -147,7 +149,13 @@ class Search:
 
     def find_nested(self) -> Request | None:
         """Take out the first call that is made on behalf of one of ours."""
-        return take_nested(self._engine.link, self._engine.outgoing.current)
+        link = self._engine.link
+        nested = take_nested(link, self._engine.outgoing.current)
+        # Who waits for an answer looks here; a goodbye is the last that ever comes.
+        last = link.inbox[-1] if link.inbox else None
+        if isinstance(last, Messages) and last.is_packed:
+            self.heard_goodbye |= any(body[1] == _BYE for body in last.bodies[-1:])
+        return nested
 
 
 def take_nested(link: Link, current: Messages | None) -> Request | None:

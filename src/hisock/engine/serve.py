@@ -478,6 +478,7 @@ class ServerEngine:
         if self.tasks is not None:
             self.tasks.close()
         self._free_busy()
+        self.pace.close()
         self.workers.close()
         self.pump.close()
         self.members.is_closed = True

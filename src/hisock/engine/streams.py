@@ -8,11 +8,13 @@ from __future__ import annotations
 __all__ = ("Producer", "Producers")
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from hisock.engine.link import Link
-from hisock.engine.post import FLUSH_SIZE
+from hisock.engine.post import COALESCE, FLUSH_SIZE
+from hisock.errors import ClientDisconnected
 from hisock.session.requests import Answering
 from hisock.wire import compact
 from hisock.wire.frames import End
@@ -60,7 +62,7 @@ class Producer:
         """Whether there is credit, or an end to see to."""
         return self.answering.credit > 0 or self.answering.is_over
 
-    def step(self) -> bool:
+    def step(self, most: int = _AT_ONCE) -> bool:
         """Produce some items; false when there are no more."""
         answering = self.answering
         requests = self.link.connection.requests
@@ -74,14 +76,17 @@ class Producer:
         writer = self.link.writer
         frames: list[bytes] = []
         size = 0
+        began = time.monotonic()
         error: Exception | None = None
         ended = False
         try:
-            while answering.credit and len(frames) < _AT_ONCE and size < FLUSH_SIZE:
+            while answering.credit and len(frames) < most and size < FLUSH_SIZE:
                 item = next(self._items)
                 frames.append(writer.item(answering.id, item))
                 size += len(frames[-1])
                 answering.credit -= 1
+                if time.monotonic() - began > COALESCE:
+                    break  # items of a slow generator do not wait for each other
         except StopIteration:
             ended = True
         except Exception as raised:
@@ -89,7 +94,11 @@ class Producer:
         if ended and requests is not None and requests.finish(answering):
             frames.append(compact.encode(End(answering.id)))
         if frames:
-            self._send(self.link, b"".join(frames))
+            try:
+                self._send(self.link, b"".join(frames))
+            except ClientDisconnected:  # just now
+                self._close()
+                return False
         if error is not None:
             self._close()
             self._fail(error)
@@ -102,7 +111,7 @@ class Producer:
         while True:
             news.clear()
             if self.can_go_on and not self.is_stalled:
-                if not self.step():
+                if not self.step(1):  # the next may take its time
                     return
             else:
                 news.wait(_STALLED if self.is_stalled else None)

@@ -234,12 +234,17 @@ class Tasks:
         send: Callable[[Link, bytes], None],
     ) -> None:
         try:
-            async for item in items:
+            while True:
                 while not answering.credit:
                     news.clear()
                     await news.wait()
                 while link.outbox.is_full and not answering.is_over:  # noqa: ASYNC110
                     await asyncio.sleep(_LOOK)  # nobody tells when it is not any more
+                # Only now: it never runs ahead of its credit.
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    break
                 answering.credit -= 1
                 send(link, link.writer.item(answering.id, item))
         except asyncio.CancelledError:

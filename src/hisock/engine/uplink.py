@@ -253,6 +253,8 @@ class Uplink:
             self.flush_unsent()
 
     def _wait_for_room(self) -> None:
+        if self._outgoing.gather is not None:
+            return  # the program's loop turns: a send's awaitable waits for room
         if not self._waits:
             self._lock.run(self._link.flush)
             if self._link.outbox.is_full:

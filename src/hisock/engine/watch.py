@@ -162,7 +162,8 @@ class ClientWatch(_Watch):
         #: Set once both sides know which wire is spoken.
         self.agreed = asyncio.Event()
         self.on_agreed: Callable[[], None] = _nothing
-        self._waiting: set[asyncio.Future[None]] = set()
+        #: In the order in which they came, which is that in which they look.
+        self._waiting: dict[asyncio.Future[None], None] = {}
         engine.tasks = Tasks(engine.wake, loop)
         engine.waker = self.ring
         engine.release = self.stop
@@ -197,7 +198,7 @@ class ClientWatch(_Watch):
 
     def news(self) -> None:
         """Something came, or ended: whoever waits looks again."""
-        waiting, self._waiting = self._waiting, set()
+        waiting, self._waiting = self._waiting, {}
         for future in waiting:
             if not future.done():
                 future.set_result(None)
@@ -205,14 +206,14 @@ class ClientWatch(_Watch):
     async def wait_for_news(self, timeout: float | None) -> None:
         """Wait until something came, at most ``timeout`` seconds."""
         future: asyncio.Future[None] = self.loop.create_future()
-        self._waiting.add(future)
+        self._waiting[future] = None
         alarm = None
         if timeout is not None:
             alarm = self.loop.call_later(timeout, self.news)
         try:
             await future
         finally:
-            self._waiting.discard(future)
+            self._waiting.pop(future, None)
             if alarm is not None:
                 alarm.cancel()
 

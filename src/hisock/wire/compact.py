@@ -59,6 +59,8 @@ ACTS_AT_ONCE: Final = frozenset({REQUEST, 3, 4, 5, 6, 7, 8, 32, 33, 34})
 _MESSAGE: Final = 1
 #: From here on the second byte of an array is not its kind, but part of its length.
 _ARRAY_16: Final = 0xDC
+#: Content that a peer could read as a message of hisock's own.
+_TEXT: Final = (bytes, str, bytearray, memoryview)
 #: Reserved commands that are calls of hisock's own.
 _OWN_REQUESTS: Final = frozenset({"$GETCLT$"})
 #: Headers seen before, for all decoders together, as on the classic wire.
@@ -158,7 +160,7 @@ class Writer:
         prefix = self._prefixes.get(command)
         if prefix is None:
             prefix = self._learn(command)
-        elif command is None and isinstance(content, bytes | str):
+        elif command is None and isinstance(content, _TEXT):
             check_content(as_text(content))  # the same as on the classic wire
         if content.__class__ is bytes and len(content) >= LARGE:
             start = prefix if ttl is None else b"\x94" + prefix[1:]
@@ -185,9 +187,9 @@ class Writer:
 
     def _in_parts(self, start: bytes, content: bytes, end: bytes) -> Encoded:
         """A frame around large bytes, which are not copied."""
-        start += b"\xc6" + header(len(content))
-        head = self._header(len(start) + len(content) + len(end))
-        return (head + start, content, end) if end else (head + start, content)
+        size = len(start) + 5 + len(content) + len(end)
+        start = self._header(size) + start + b"\xc6" + header(len(content))
+        return (start, content, end) if end else (start, content)
 
     def control(self, frame: PackedFrame) -> bytes:
         """What is not a message.
