@@ -33,6 +33,7 @@ from hisock.engine.awaiting import (
 from hisock.engine.client_face import ClientFace, ClientOptions
 from hisock.engine.client_verbs import ClientVerbs
 from hisock.engine.dial import listen_at
+from hisock.engine.pace import check_pace
 from hisock.engine.server_face import ServerFace, ServerOptions
 from hisock.engine.watch import ServerWatch
 from hisock.errors import AlreadyRunning
@@ -387,6 +388,7 @@ class AsyncHiSockClient(ClientFace):
         if self._verbs.is_started:
             super()._repeat(seconds, function)
         else:
+            check_pace(seconds, function)
             self._repeats.append((seconds, function))
 
     async def __aenter__(self) -> Self:

@@ -118,7 +118,7 @@ def test_a_later_handler_takes_the_place_of_an_earlier_one(net: Net) -> None:
     """One command has one handler: the last that was registered."""
     server, got = net.server(), Record()
     server.on("x")(lambda: got("first"))
-    server.on("x")(lambda: got("second"))
+    server.on("x", override=True)(lambda: got("second"))
     client = net.client(server)
     net.turn()
     client.send("x")

@@ -189,7 +189,9 @@ def test_a_call_without_a_type_gets_the_reply_as_sent(asking: Way) -> None:
         (Point, {"x": 1, "y": 2}, Point(1, 2.0)),
     ],
 )
-def test_text_meets_another_hint(hand: Net, hint: Any, sent: Any, expected: Any) -> None:
+def test_text_meets_another_hint(
+    hand: Net, hint: Any, sent: Any, expected: Any
+) -> None:
     """As in 1.1: ``client.send("n", b"5")`` reaches ``n: int``."""
     for up in (True, False):
         way, got = Way(hand, up=up), Record()

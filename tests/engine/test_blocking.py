@@ -414,6 +414,64 @@ def test_update_in_a_batch_gets_the_answer(server: ThreadedHiSockServer) -> None
 # --- handlers ----------------------------------------------------------------------
 
 
+def test_an_update_without_patience_handles_what_is_there() -> None:
+    """``update(timeout=0)`` of a client that may wait reads all the same."""
+    with served(blocking=True) as (client, server):
+        got: list[bytes] = []
+        client.on("it")(got.append)
+        server.send(b"it 1", b"it 2")
+
+        def is_handled() -> bool:
+            client.update(timeout=0)
+            return len(got) == 2
+
+        eventually(is_handled, "both are handled")
+        began = time.monotonic()
+        client.update(timeout=0)
+        client.update(timeout=-1)
+        assert time.monotonic() - began < 0.5
+    assert got == [b"1", b"2"]
+
+
+def test_a_time_beyond_what_systems_count(server: ThreadedHiSockServer) -> None:
+    """A month, or a year, is a time like any other, in whatever waits."""
+    server.on("echo")(lambda client, message: message)
+    month = 31 * 86400.0
+    with connect(server.addr, "us") as client:
+        client.on("it")(lambda: None)
+        assert client.call("echo", 1, timeout=month) == 1
+        server.send_client("us", "news", 2)
+        assert client.recv("news", timeout=month) == 2
+        server.send_client("us", "it")
+        client.update(timeout=12 * month)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["classic", "compact"])
+def test_the_cache_has_what_a_handler_failed_on_on_every_wire(packed: bool) -> None:
+    """Commands, raw content that begins with one, and what ``"*"`` got."""
+    wires = None if packed else ("classic",)
+    with (
+        start_threaded_server((HOST, 0), wires=wires) as server,
+        connect(server.addr, "us", cache_size=10) as client,
+    ):
+
+        def fail(*_: object) -> None:
+            raise ValueError
+
+        client.on("bad")(fail)
+        client.on("*")(fail)
+        eventually(lambda: len(server) == 1, "it joins")
+        server.send_client("us", "bad", b"1")
+        server.send_client_raw("us", b"bad 2")
+        server.send_client("us", "other", b"3")
+        for _ in range(3):
+            with pytest.raises(ValueError):  # noqa: PT011  # the handler's own
+                client.update()
+        cached = [each["content"] for each in client.get_cache()]
+
+    assert cached == [b"bad 1", b"bad 2", b"other 3"]
+
+
 def test_the_cache_has_what_a_handler_failed_on() -> None:
     """``get_cache`` has every message that came, whatever its handler did."""
     with served(cache_size=10) as (client, server):

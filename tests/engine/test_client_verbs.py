@@ -15,6 +15,7 @@ from hisock import Limits, RemoteError, RequestTimeout
 from hisock.aio import AsyncHiSockClient, connect
 from hisock.errors import (
     ClientDisconnected,
+    InvalidOption,
     LocalProtocolError,
     NotSendable,
     Refused,
@@ -119,6 +120,14 @@ def test_nothing_is_sent_before_it_is_awaited(use: Callable[[Any], Any]) -> None
         await client.close()
 
     run(scene)
+
+
+def test_a_wrong_pace_is_refused_where_it_is_registered() -> None:
+    """Not when the client connects and nobody knows where it came from."""
+    client = connect(("127.0.0.1", 1))
+    for wrong in (0, -1, "1", float("inf")):
+        with pytest.raises(InvalidOption):
+            client.every(wrong)(lambda: None)  # type: ignore[arg-type]  # the mistake
 
 
 def test_early_sends_keep_their_order() -> None:

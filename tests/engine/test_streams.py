@@ -243,8 +243,8 @@ def test_streams_take_turns(server: ThreadedHiSockServer, peer: Packed) -> None:
     eventually(lambda: got, "the message is handled")
     peer.put([CANCEL, 1])
 
-    assert sorted(others) == sorted(
-        [[ITEM, 3, 0], [ITEM, 3, 1], [END, 3], [REPLY, 5, "hi"]]
+    assert sorted(others, key=repr) == sorted(
+        [[ITEM, 3, 0], [ITEM, 3, 1], [END, 3], [REPLY, 5, "hi"]], key=repr
     )
     assert longs < 100_000
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hisock.engine.threads import Driver, StateLock, Turn
+from hisock.engine.threads import Driver, StateLock, Turn, Workers
 from hisock.errors import AlreadyRunning
 
 
@@ -429,3 +429,155 @@ def test_no_asyncio() -> None:
     )
 
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+# --- workers -------------------------------------------------------------------------
+
+
+class Jobs:
+    """Jobs for workers that run as long as the test says."""
+
+    def __init__(self) -> None:
+        self.workers = Workers("the server")
+        self.go_on = threading.Event()
+        self.came: deque[tuple[Any, BaseException | None]] = deque()
+        self.threads: set[str] = set()
+        self.running = 0
+        self._lock = threading.Lock()
+
+    def done(self, result: Any, error: BaseException | None) -> None:
+        """What a job came to."""
+        self.came.append((result, error))
+
+    def submit(self, call: Callable[[], Any]) -> None:
+        """A job that is done at once."""
+        self.workers.submit(call, self.done)
+
+    def submit_long(self) -> None:
+        """A job that waits."""
+
+        def work() -> None:
+            with self._lock:
+                self.running += 1
+                self.threads.add(threading.current_thread().name)
+            assert self.go_on.wait(10)
+
+        self.submit(work)
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many have come to their end."""
+        end = time.monotonic() + 10
+        while len(self.came) < count:
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+
+def ours(name: str) -> list[threading.Thread]:
+    """The threads that work for somebody."""
+    return [each for each in threading.enumerate() if each.name.startswith(name)]
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_a_job_is_done_in_another_thread() -> None:
+    """And what it came to is told there."""
+    jobs = Jobs()
+    jobs.submit(threading.current_thread)
+    jobs.wait_for(1)
+    ((thread, error),) = jobs.came
+
+    assert error is None
+    assert thread is not threading.current_thread()
+    assert thread.name == "the server worker"
+    assert thread.daemon
+    jobs.workers.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_what_a_job_raises_is_told() -> None:
+    """Whatever it is; the thread goes on."""
+    jobs = Jobs()
+
+    def fail(error: BaseException) -> Callable[[], None]:
+        def work() -> None:
+            raise error
+
+        return work
+
+    errors = [ZeroDivisionError(), SystemExit(3), KeyboardInterrupt()]
+    for error in errors:
+        jobs.submit(fail(error))
+        jobs.wait_for(1)
+        assert jobs.came.pop() == (None, error)
+    assert len(ours("the server worker")) == 1
+    jobs.workers.close()
+    until(lambda: not ours("the server worker"))
+
+
+def test_one_thread_does_what_comes_one_after_another() -> None:
+    """No more are made than are needed at a time."""
+    jobs = Jobs()
+    for number in range(20):
+        jobs.submit(lambda: None)
+        jobs.wait_for(number + 1)
+        until(lambda: jobs.workers._idle)
+
+    assert len(ours("the server worker")) == 1
+    jobs.workers.close()
+    until(lambda: not ours("the server worker"))
+
+
+def test_jobs_run_beside_each_other_up_to_a_number() -> None:
+    """As many threads as there are jobs, 32 at most; the rest waits, and is done."""
+    jobs = Jobs()
+    for _ in range(Workers.most + 8):
+        jobs.submit_long()
+    until(lambda: jobs.running == Workers.most)
+    assert len(ours("the server worker")) == Workers.most
+
+    jobs.go_on.set()
+    jobs.wait_for(Workers.most + 8)
+    jobs.workers.close()
+    until(lambda: not ours("the server worker"))
+
+
+def test_closing_lets_jobs_come_to_their_end() -> None:
+    """Those that run and those that wait; then the threads end."""
+    jobs = Jobs()
+    for _ in range(Workers.most + 4):
+        jobs.submit_long()
+    until(lambda: jobs.running == Workers.most)
+
+    jobs.workers.close()
+    jobs.workers.close()
+    jobs.go_on.set()
+
+    jobs.wait_for(Workers.most + 4)
+    until(lambda: not ours("the server worker"))
+
+
+def test_jobs_from_many_threads_are_all_done() -> None:
+    """None is lost between two that find a thread idle."""
+    jobs = Jobs()
+
+    def submit() -> None:
+        for number in range(200):
+            jobs.submit(lambda number=number: number)  # type: ignore[misc]  # a default
+
+    submitting = [threading.Thread(target=submit) for _ in range(8)]
+    for thread in submitting:
+        thread.start()
+    for thread in submitting:
+        thread.join()
+    jobs.wait_for(1600)
+
+    assert sorted(result for result, _ in jobs.came) == sorted(8 * [*range(200)])
+    jobs.workers.close()
+    until(lambda: not ours("the server worker"))

@@ -262,7 +262,11 @@ class AsyncGroupCall:
             if left is not None and left <= 0:
                 self.close()
             elif self._open:
-                await arrive(list(self._open), left)
+                try:
+                    await arrive(list(self._open), left)
+                except BaseException:  # cancelled: nobody reads the rest
+                    self.close()
+                    raise
         raise StopAsyncIteration
 
     def close(self) -> None:

@@ -320,7 +320,11 @@ class GroupCall:
             if left is not None and left <= 0:
                 self.close()
             elif self._open:
-                wait_for(self._inquiry.engine, list(self._open), left)
+                try:
+                    wait_for(self._inquiry.engine, list(self._open), left)
+                except BaseException:  # Ctrl-C: nobody reads the rest
+                    self.close()
+                    raise
         raise StopIteration
 
     def waiting(self) -> list[Asked]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Pace",)
+__all__ = ("Pace", "check_pace")
 
 import contextvars
 import inspect
@@ -30,6 +30,19 @@ class _Repeat:
         self.due += self.interval * (1 + max(0.0, missed))
 
 
+def check_pace(interval: float, function: Callable[[], Any]) -> None:
+    """Refuse what cannot be called at a pace.
+
+    Raises:
+        InvalidOption: That is no pace, or no function.
+    """
+    check_timeout(interval)
+    if not callable(function):
+        raise InvalidOption(f"every() calls a function, not {function!r:.40}")
+    if not interval > 0:
+        raise InvalidOption(f"every() takes more than 0 seconds, not {interval}")
+
+
 class Pace:
     """The repeated calls and generators of one engine.
 
@@ -54,11 +67,7 @@ class Pace:
         Raises:
             InvalidOption: That is no pace.
         """
-        check_timeout(interval)
-        if not callable(function):
-            raise InvalidOption(f"every() calls a function, not {function!r:.40}")
-        if not interval > 0:
-            raise InvalidOption(f"every() takes more than 0 seconds, not {interval}")
+        check_pace(interval, function)
         self._repeats.append(_Repeat(interval, function))
         self.is_set = True
         self._wake()

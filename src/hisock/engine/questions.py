@@ -186,7 +186,7 @@ class Questions:
             if not engine.is_usable:
                 engine.raise_closed()
         except ClientDisconnected as error:
-            if asked.is_done:
+            if asked.answers or asked.failure is not None:
                 return  # it ended just now, and the call knows why
             raise SessionLost(f"no answer came: {error}") from error
         engine.wait_more(timeout, seen)

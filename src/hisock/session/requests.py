@@ -123,7 +123,6 @@ class Requests:
         "_limit",
         "_newest",
         "_next",
-        "_refused",
         "answering",
         "asked",
         "late",
@@ -135,7 +134,6 @@ class Requests:
         self._limit = limit
         self.asked: dict[int, Asked] = {}
         self.answering: dict[int, Answering] = {}
-        self._refused: set[int] = set()
         self.late = 0
 
     def ask(self, command: str, *, is_stream: bool = False) -> Asked:
@@ -173,14 +171,11 @@ class Requests:
                 f"the id {request.id} of a request is not new, or not the sender's"
             )
         self._newest = request.id
-        if 0 < self._limit <= len(self.answering):
-            self._refused.add(request.id)
-        else:
+        if not 0 < self._limit <= len(self.answering):
             self.answering[request.id] = Answering(request)
 
     def begin(self, number: int) -> Answering | None:
         """The turn of a request has come; ``None`` if there were too many."""
-        self._refused.discard(number)
         return self.answering.get(number)
 
     def finish(self, answering: Answering) -> bool:
