@@ -577,7 +577,9 @@ def one_body(data: bytes) -> bytes:
 def one_frame(data: bytes) -> bytes:
     """The one compact frame that these bytes are, without its length."""
     frames: list[bytes] = []
-    compact.Decoder(0).feed(data, frames, frames)
+    at_once: list[bytes] = []
+    compact.Decoder(0).feed(data, frames, at_once)
+    frames = frames or at_once  # a request goes into both
     [frame] = frames
     assert compact.header(len(frame)) + frame == data
     return frame
