@@ -239,6 +239,12 @@ class Net:
         peer.greet(name, group, *saying)
         return peer
 
+    def adopt(self, sock: socket.socket) -> Raw:
+        """A raw peer of a socket that has said nothing yet."""
+        peer = RAW_PEERS[self.wire](sock)
+        self._raw.append(peer)
+        return peer
+
     def raw_listener(self) -> RawListener:
         """A raw server."""
         listener = RawListener(RAW_PEERS[self.wire])

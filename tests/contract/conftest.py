@@ -46,7 +46,7 @@ def _open_sockets(engine: Any) -> list[Any]:
         sockets = [engine.link.sock]
     else:
         sockets = [engine.pump._listener, *(link.sock for link in engine.pump.links)]
-    return [sock for sock in sockets if sock.fileno() >= 0]
+    return [sock for sock in sockets if sock is not None and sock.fileno() >= 0]
 
 
 def _descriptors() -> set[str]:

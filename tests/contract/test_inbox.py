@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
+from typing import Any
 
 import pytest
 
@@ -18,7 +18,7 @@ from hisock.errors import (
 from . import Net, Record, Thread
 
 
-def _meet(net: Net, **options: object) -> tuple[HiSockServer, HiSockClient]:
+def _meet(net: Net, **options: Any) -> tuple[HiSockServer, HiSockClient]:
     server = net.server()
     client = net.client(server, "ann", **options)
     net.turn(server)
@@ -53,12 +53,9 @@ def test_recv_gives_up_after_its_timeout(net: Net) -> None:
     """And loses nothing: what comes later is received later."""
     server, client = _meet(net)
     server.send_client("ann", "other", b"x")
-    for receive in (
-        lambda: client.recv("it", timeout=0.02),
-        lambda: client.recv("it", timeout=0),
-    ):
+    for timeout in (0.02, 0):
         with pytest.raises(TimeoutError) as caught:
-            receive()
+            client.recv("it", timeout=timeout)
         assert isinstance(caught.value, RequestTimeout)
     server.send_client("ann", "it", b"y")
     assert client.recv("it", timeout=5) == b"y"
@@ -173,13 +170,8 @@ def test_many_threads_may_receive(net: Net) -> None:
     server, client = _meet(net)
     for _ in range(2):
         waiting = {n: Thread(client.recv, f"it {n}") for n in range(4)}
-        start = threading.Thread(
-            target=lambda: [
-                server.send_client("ann", f"it {n}", b"%d" % n) for n in range(4)
-            ]
-        )
-        start.start()
-        start.join()
+        for number in reversed(range(4)):
+            server.send_client("ann", f"it {number}", b"%d" % number)
         for number, thread in waiting.items():
             assert thread.result() == b"%d" % number
         net.turn()

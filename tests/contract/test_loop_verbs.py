@@ -1,10 +1,11 @@
-"""``every``, ``poll``, time-outs of a turn, ``run_forever``, ``use``: the loop verbs."""
+"""The loop verbs: ``every``, ``poll``, time-outs, ``run_forever``, ``use``."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -127,7 +128,7 @@ def test_a_turn_waits_no_longer_than_its_timeout(hand: Net) -> None:
         assert took < 1.0
         assert took >= 0.05 or not hand.server_kind.blocking
         raw.send(b"it ")
-        turn_until(peer, lambda got=got: len(got))
+        turn_until(peer, got.__len__)
 
 
 def test_poll_never_waits(hand: Net) -> None:
@@ -137,7 +138,7 @@ def test_poll_never_waits(hand: Net) -> None:
         peer.on("it")(_note(peer, got))
         assert peer.poll() == 0
         raw.send(*(b"it %d" % number for number in range(10)))
-        counts = [eventually(lambda peer=peer: peer.poll(0))]
+        counts = [eventually(partial(peer.poll, 0))]
         counts += [peer.poll(0), peer.poll(0)]
         assert counts == [1, 1, 1]
         rest = 0
@@ -154,7 +155,7 @@ def test_poll_stops_when_the_budget_is_used_up(hand: Net) -> None:
 
         peer.on("it")(_note(peer, got, 0.004))
         raw.send(b"it ", b"it ", b"it ")
-        assert eventually(lambda peer=peer: peer.poll(0.002)) == 1
+        assert eventually(partial(peer.poll, 0.002)) == 1
         assert peer.poll(0.002) == 1
         assert peer.poll(0.002) == 1
 

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from hisock.engine.calls import Done, Runner
+from hisock.engine.calls import Runner
 from hisock.engine.hearing import Hearing
 from hisock.engine.inbox import Inbox, Mail
 from hisock.engine.link import Link
+from hisock.engine.owner import Done
 from hisock.engine.pace import Pace
 from hisock.engine.post import Post
 from hisock.engine.questions import Questions

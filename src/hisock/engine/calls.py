@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
+from hisock.engine.owner import Owner
 from hisock.engine.post import Post
 from hisock.engine.streams import Producer
 from hisock.errors import (
@@ -31,8 +32,7 @@ from hisock.session.connection import Messages
 from hisock.session.requests import Answering
 from hisock.types import AsyncClientInfo, ClientInfo
 from hisock.wire import compact
-from hisock.wire.compact import Encoded
-from hisock.wire.frames import Failure, Frame, Message, PackedFrame, Request
+from hisock.wire.frames import Failure, Message, PackedFrame, Request
 
 #: The call on whose behalf code runs: its link and id. Carried into workers and tasks.
 SERVING: Final[contextvars.ContextVar[tuple[Link, int] | None]] = (
@@ -45,78 +45,12 @@ _DEEPEST: Final = 16
 #: Seconds that a handler may hold up a loop without being named.
 BLOCKED: Final = 0.25
 
-#: What a handler came to: a result, or what it raised.
-Done = Callable[[Any, BaseException | None], None]
-
 _NO_STREAM: Final = CommandError(
     "no_stream", "this command answers one call; use call(), not stream()"
 )
 _ONLY_STREAM: Final = CommandError(
     "only_stream", "this command answers with a stream; use stream(), not call()"
 )
-
-
-class Owner(Protocol):
-    """What a runner asks of the engine around it."""
-
-    def control(self, link: Link, frame: Frame | PackedFrame) -> bool:
-        """Act on a frame that is not a message; whether a handler ran."""
-
-    def unclaimed(self, link: Link, mail: Mail) -> None:
-        """Deal with a message that no handler took."""
-
-    def seen(self, link: Link, whole: Callable[[], bytes]) -> bool:
-        """A message is done with; whether a handler ran."""
-
-    def failed(self, link: Link, entry: HandlerEntry, error: Exception) -> None:
-        """A handler raised, or its message could not be converted."""
-
-    def broken(self, link: Link, error: RemoteProtocolError) -> None:
-        """The peer sent bytes that are none of hisock's."""
-
-    def send(self, link: Link, frame: Encoded) -> None:
-        """Send frames to the peer."""
-
-    def finish(self, link: Link, answering: Answering) -> bool:
-        """The last word on a request is about to leave; whether it is wanted."""
-
-    def begin(self, link: Link, request: Request) -> Answering | None:
-        """Take a request; ``None`` if there are too many."""
-
-    def is_expired(self, link: Link, ttl: int) -> bool:
-        """Whether a message is no longer wanted, which is then counted."""
-
-    def answer_own(self, link: Link, request: Request) -> Any:
-        """Answer a reserved request of hisock's own."""
-
-    def produce(self, producer: Producer) -> None:
-        """Turn a generator from now on."""
-
-    def work(self, link: Link, call: Callable[[], Any], done: Done) -> None:
-        """Call in a worker thread; ``done`` is called on the turning thread."""
-
-    def spawn(
-        self,
-        link: Link,
-        coroutine: Any,
-        context: contextvars.Context,
-        done: Done,
-        where: str,
-    ) -> None:
-        """Run a coroutine; ``done`` is called on the turning thread."""
-
-    def produce_async(
-        self,
-        link: Link,
-        answering: Answering,
-        items: Any,
-        context: contextvars.Context,
-        fail: Callable[[Exception], None],
-    ) -> None:
-        """Run an async generator that answers a stream."""
-
-    def resume(self, link: Link) -> None:
-        """Look at the link again: its handler has finished."""
 
 
 class Runner:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hisock.engine.calls import Done
 from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
+from hisock.engine.owner import Done
 from hisock.engine.streams import Producer
 from hisock.errors import CommandError, RemoteProtocolError
 from hisock.handlers.table import HandlerEntry

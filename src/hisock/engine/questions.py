@@ -177,11 +177,11 @@ class Questions:
         seen = engine.pump.news
         if asked.answers or asked.is_done:
             return
-        if engine.link.inbox and (not engine.turn.claims or engine.turn.is_mine):
-            if self._serve_nested():
-                return
+        pumps = not engine.turn.claims or engine.turn.is_mine
+        if pumps and engine.link.inbox and self._serve_nested():
+            return
         try:
-            if engine.link.inbox and (not engine.turn.claims or engine.turn.is_mine):
+            if pumps and engine.link.inbox:
                 engine.check_waiting()
             if not engine.is_usable:
                 engine.raise_closed()

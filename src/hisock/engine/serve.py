@@ -19,11 +19,12 @@ from operator import length_hint
 from typing import Any, Final, Literal
 
 from hisock.engine.answering import Answers
-from hisock.engine.calls import Done, Runner
+from hisock.engine.calls import Runner
 from hisock.engine.gate import Gate
 from hisock.engine.link import Link
 from hisock.engine.listen import Pump
 from hisock.engine.members import Members
+from hisock.engine.owner import Done
 from hisock.engine.pace import Pace
 from hisock.engine.post import Post
 from hisock.engine.reports import Reports

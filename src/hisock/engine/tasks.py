@@ -15,8 +15,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from hisock.engine.calls import BLOCKED, Done
+from hisock.engine.calls import BLOCKED
 from hisock.engine.link import Link
+from hisock.engine.owner import Done
 from hisock.session.requests import Answering
 from hisock.wire import compact
 from hisock.wire.frames import End
