@@ -46,10 +46,10 @@ def test_only_msgspec_is_third_party(name: str) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import hisock", "from hisock import HiSockError, ClientInfo, Limits, Handlers"],
+    ["import hisock", "from hisock import HiSockError, CommandError, RemoteError"],
 )
 def test_the_door_and_the_leaves_bring_nothing_third_party(statement: str) -> None:
-    """What needs no wire comes from the standard library alone."""
+    """The door and the errors come from the standard library alone."""
     assert third_party_after(statement) == set()
 
 
@@ -98,13 +98,14 @@ def test_import_is_quick(
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path))
     code = (
-        f"import time\nbegan = time.perf_counter()\n{statement}\n"
-        "print((time.perf_counter() - began) * 1000)"
+        # The time of this process alone: others may be busy meanwhile.
+        f"import time\nbegan = time.process_time()\n{statement}\n"
+        "print((time.process_time() - began) * 1000)"
     )
     run(code)
 
     # The quickest of some: whatever else the machine does only adds to it.
-    assert min(float(run(code)) for _ in range(5)) <= limit
+    assert min(float(run(code)) for _ in range(9)) <= limit
 
 
 def test_every_public_name_is_there() -> None:

@@ -37,7 +37,11 @@ RULES = {"wire", "session", "handlers", "hub"}
 IO = {"socket", "select", "selectors", "asyncio", "threading", "ssl", "multiprocessing"}
 CLOCK_AND_CHANCE = {"time", "random", "secrets", "os", "datetime"}
 #: What is not in the standard library, and who may import it.
-THIRD_PARTY = {"msgspec": {"wire", "handlers"}, "typer": {"cli"}, "rich": {"cli"}}
+THIRD_PARTY = {
+    "msgspec": {"types", "wire", "handlers"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+}
 #: The modules that import asyncio, which costs 30 ms.
 OF_ASYNCIO = {
     "aio",

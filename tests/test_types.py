@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import json
 import math
 import weakref
 
+import msgspec
 import pytest
 
 from hisock.errors import InvalidOption
 from hisock.types import ClientInfo, Limits
 
 ADDRESS = ("127.0.0.1", 5000)
-FIELDS = [field.name for field in dataclasses.fields(Limits)]
+FIELDS = [field.name for field in msgspec.structs.fields(Limits)]
 
 
 def test_a_client_has_exactly_three_keys() -> None:
@@ -117,7 +117,7 @@ def test_a_limit_is_not_nan() -> None:
 
 def test_limits_do_not_change() -> None:
     """Limits are frozen: nobody raises them while a server runs."""
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         Limits().message = 1  # type: ignore[misc]  # that is the test
 
 

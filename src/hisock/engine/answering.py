@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
-from hisock.engine.owner import Done
 from hisock.engine.streams import Producer
 from hisock.errors import (
     CommandError,
@@ -43,6 +42,7 @@ from hisock.wire.frames import (
 from hisock.wire.payload import check_name
 
 if TYPE_CHECKING:
+    from hisock.engine.owner import Done
     from hisock.engine.serve import ServerEngine
 
 

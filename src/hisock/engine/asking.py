@@ -14,7 +14,7 @@ __all__ = (
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from hisock.errors import InvalidOption, RemoteError, RequestTimeout
 from hisock.handlers.cast import Cast, cast_for, unpack
@@ -24,17 +24,19 @@ from hisock.wire.frames import Cancel, Credit, Failure
 T = TypeVar("T")
 
 
-class Asker(Protocol):
-    """What a stream asks of the engine it reads from."""
+if TYPE_CHECKING:
 
-    def wait(self, asked: Asked, timeout: float | None) -> None:
-        """Wait until something comes, at most that many seconds."""
+    class Asker(Protocol):
+        """What a stream asks of the engine it reads from."""
 
-    def give_up(self, asked: Asked) -> None:
-        """Wait no longer for an answer, and tell the other side."""
+        def wait(self, asked: Asked, timeout: float | None) -> None:
+            """Wait until something comes, at most that many seconds."""
 
-    def tell(self, asked: Asked, frame: Credit | Cancel) -> None:
-        """Send what steers a stream."""
+        def give_up(self, asked: Asked) -> None:
+            """Wait no longer for an answer, and tell the other side."""
+
+        def tell(self, asked: Asked, frame: Credit | Cancel) -> None:
+            """Send what steers a stream."""
 
 
 def cast_of(kind: Any) -> Cast | None:

@@ -14,13 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.calls import Runner
 from hisock.engine.hearing import Hearing
 from hisock.engine.inbox import Inbox, Mail
 from hisock.engine.link import Link
-from hisock.engine.owner import Done
 from hisock.engine.pace import Pace
 from hisock.engine.post import Post
 from hisock.engine.questions import Questions
@@ -44,6 +43,9 @@ from hisock.session.connection import LINGER, Closed, Connection, Messages, mill
 from hisock.types import Limits
 from hisock.wire import classic
 from hisock.wire.frames import PROTO, Hello, Probe
+
+if TYPE_CHECKING:
+    from hisock.engine.owner import Done
 
 #: Seconds between two looks at a handler in a worker thread.
 _LOOK: Final = 0.01

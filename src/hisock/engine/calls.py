@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
-from hisock.engine.owner import Owner
 from hisock.engine.post import Post
 from hisock.engine.streams import Producer
 from hisock.errors import (
@@ -33,6 +32,9 @@ from hisock.session.requests import Answering
 from hisock.types import AsyncClientInfo, ClientInfo
 from hisock.wire import compact
 from hisock.wire.frames import Failure, Message, PackedFrame, Request
+
+if TYPE_CHECKING:
+    from hisock.engine.owner import Owner
 
 #: The call on whose behalf code runs: its link and id. Carried into workers and tasks.
 SERVING: Final[contextvars.ContextVar[tuple[Link, int] | None]] = (

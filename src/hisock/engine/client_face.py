@@ -9,10 +9,9 @@ from contextlib import AbstractContextManager
 from typing import Any, TypedDict
 
 from hisock.engine.blocking import ClientEngine
-from hisock.engine.dial import dial, parse_address
+from hisock.engine.dial import dial, parse_address, spell_address
 from hisock.engine.face import Face, check_limits
 from hisock.engine.link import DONT_WAIT
-from hisock.engine.server_face import spell_address
 from hisock.errors import InvalidClient, InvalidOption, Refused, UnknownClient
 from hisock.handlers.table import (
     SERVER_EVENTS,

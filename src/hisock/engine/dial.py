@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("dial", "forget_path", "listen_at", "parse_address", "tune")
+__all__ = ("dial", "forget_path", "listen_at", "parse_address", "spell_address", "tune")
 
 import contextlib
 import errno
@@ -300,3 +300,13 @@ def tune(sock: socket.socket, *, waits: bool = False) -> None:
         number = getattr(socket, option, None)
         if number is not None:
             sock.setsockopt(socket.IPPROTO_TCP, number, value)
+
+
+def spell_address(address: Any) -> str:
+    """An address for texts."""
+    if address is None:
+        return "no address"
+    if isinstance(address, tuple):
+        host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
+        return f"{host}:{address[1]}"
+    return str(address)

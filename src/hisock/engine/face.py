@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import Any, ClassVar, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self
 
 from hisock.engine.blame import users_line
 from hisock.engine.pace import Pace
@@ -25,16 +25,18 @@ _KNOWN: Final = 4096
 _STOP_LINGER: Final = 0.5
 
 
-class _Engine(Protocol):
-    pace: Pace
+if TYPE_CHECKING:
 
-    def run(self, *, wait: bool, timeout: float | None = None) -> bool: ...
+    class _Engine(Protocol):
+        pace: Pace
 
-    def poll(self, budget: float) -> int: ...
+        def run(self, *, wait: bool, timeout: float | None = None) -> bool: ...
 
-    def close(self, *, linger: float = ...) -> None: ...
+        def poll(self, budget: float) -> int: ...
 
-    def abandon(self) -> None: ...
+        def close(self, *, linger: float = ...) -> None: ...
+
+        def abandon(self) -> None: ...
 
 
 class Registered(Mapping[str, dict[str, Any]]):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
-from hisock.engine.owner import Done
 from hisock.engine.streams import Producer
 from hisock.errors import CommandError, RemoteProtocolError
 from hisock.handlers.table import HandlerEntry
@@ -35,6 +34,7 @@ from hisock.wire.frames import (
 
 if TYPE_CHECKING:
     from hisock.engine.blocking import ClientEngine
+    from hisock.engine.owner import Done
 
 
 class Hearing:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from hisock.engine.asking import Stream, outcome, reader_for
 from hisock.engine.calls import SERVING
 from hisock.engine.link import Link
-from hisock.engine.members import deadline
-from hisock.engine.waiting import check_timeout
+from hisock.engine.waiting import check_timeout, deadline
 from hisock.errors import (
     HiSockError,
     LocalProtocolError,

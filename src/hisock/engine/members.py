@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Members", "deadline")
+__all__ = ("Members",)
 
 import logging
 import time
@@ -15,7 +15,7 @@ from hisock.engine.link import Link
 from hisock.engine.post import Post
 from hisock.engine.repeats import Repeats
 from hisock.engine.threads import StateLock, Turn
-from hisock.engine.waiting import check_timeout, wait_for_room
+from hisock.engine.waiting import deadline, wait_for_room
 from hisock.errors import (
     HiSockError,
     InvalidOption,
@@ -28,7 +28,6 @@ from hisock.errors import (
 from hisock.hub.outbox import STALL
 from hisock.hub.registry import Registry
 from hisock.hub.targets import find, find_group, search
-from hisock.session.connection import milliseconds
 from hisock.types import ClientInfo, Limits
 from hisock.wire import classic, compact
 from hisock.wire.compact import Encoded
@@ -346,18 +345,6 @@ class Members:
     def _push(self, link: Link) -> None:
         link.flush()
         self._settle(link)
-
-
-def deadline(ttl: float) -> int:
-    """When a life time of ``ttl`` seconds ends, as the wire writes it.
-
-    Raises:
-        InvalidOption: It is no time.
-    """
-    check_timeout(ttl)
-    if not ttl > 0:
-        raise InvalidOption(f"a time is more than 0 seconds, not {ttl!r:.40}")
-    return milliseconds(time.monotonic() + ttl)
 
 
 def _end_of(ttl: float | None) -> int | None:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hisock.engine.asking import Stream, outcome, reader_for
 from hisock.engine.calls import SERVING
 from hisock.engine.inbox import Mail
-from hisock.engine.members import deadline
-from hisock.engine.waiting import check_timeout
+from hisock.engine.waiting import check_timeout, deadline
 from hisock.errors import (
     ClientDisconnected,
     LocalProtocolError,

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from operator import length_hint
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from hisock.engine.answering import Answers
 from hisock.engine.calls import Runner
@@ -24,7 +24,6 @@ from hisock.engine.gate import Gate
 from hisock.engine.link import Link
 from hisock.engine.listen import Pump
 from hisock.engine.members import Members
-from hisock.engine.owner import Done
 from hisock.engine.pace import Pace
 from hisock.engine.post import Post
 from hisock.engine.reports import Reports
@@ -36,6 +35,9 @@ from hisock.handlers.table import HandlerTable
 from hisock.session.connection import LINGER, Event, Messages
 from hisock.types import Limits
 from hisock.wire.frames import Bye
+
+if TYPE_CHECKING:
+    from hisock.engine.owner import Done
 
 #: Seconds after which a thread that pumps for itself looks whether somebody turns.
 _YIELD: Final = 0.05

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Group", "ServerFace", "ServerOptions", "spell_address")
+__all__ = ("Group", "ServerFace", "ServerOptions")
 
 import socket
 import weakref
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any, Literal, TypedDict
 
-from hisock.engine.dial import listen_at, parse_address
+from hisock.engine.dial import listen_at, parse_address, spell_address
 from hisock.engine.face import Face, check_limits
 from hisock.engine.inquiry import Inquiry
 from hisock.engine.link import Link
@@ -300,16 +300,6 @@ class Group:
         return server.call_group(  # type: ignore[union-attr]  # just looked
             self.name, command, content, timeout=timeout, type=type, exclude=exclude
         )
-
-
-def spell_address(address: Any) -> str:
-    """An address for texts."""
-    if address is None:
-        return "no address"
-    if isinstance(address, tuple):
-        host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
-        return f"{host}:{address[1]}"
-    return str(address)
 
 
 def _name_of(listener: Any) -> Any:

@@ -13,14 +13,16 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.calls import BLOCKED
 from hisock.engine.link import Link
-from hisock.engine.owner import Done
 from hisock.session.requests import Answering
 from hisock.wire import compact
 from hisock.wire.frames import End
+
+if TYPE_CHECKING:
+    from hisock.engine.owner import Done
 
 #: Seconds between two looks at sockets that asyncio cannot watch on this system, or at
 #: a peer whose buffer is full.

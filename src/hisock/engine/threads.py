@@ -16,7 +16,6 @@ __all__ = (
 
 import atexit
 import os
-import queue
 import sys
 import threading
 import weakref
@@ -25,7 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from threading import get_ident
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hisock.errors import AlreadyRunning
 
@@ -174,7 +173,7 @@ class Workers:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._jobs: queue.SimpleQueue[tuple[Any, Any] | None] = queue.SimpleQueue()
+        self._jobs: Any = None
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._idle = 0
@@ -186,6 +185,10 @@ class Workers:
     ) -> None:
         """Call on one of the threads; ``done``, there too, gets what it came to."""
         with self._lock:
+            if self._jobs is None:
+                import queue  # 2 ms that few ever need
+
+                self._jobs = queue.SimpleQueue()
             self._jobs.put((call, done))
             if self._idle < self._jobs.qsize() and len(self._threads) < self.most:
                 thread = threading.Thread(
@@ -314,10 +317,12 @@ def _set_loop_aside() -> Callable[[], None] | None:
     return partial(asyncio._set_running_loop, running)
 
 
-class _Farewell(Protocol):
-    pid: int
+if TYPE_CHECKING:
 
-    def abandon(self) -> None: ...
+    class _Farewell(Protocol):
+        pid: int
+
+        def abandon(self) -> None: ...
 
 
 _alive: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -9,10 +9,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from hisock.engine.batch import Batches
-from hisock.engine.members import deadline
 from hisock.engine.post import FLUSH_SIZE
 from hisock.engine.threads import in_this_process
-from hisock.engine.waiting import wait_for_room
+from hisock.engine.waiting import deadline, wait_for_room
 from hisock.errors import SendTimeout, WouldBlock
 from hisock.hub.outbox import STALL
 from hisock.wire import classic, compact

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Waiter", "check_timeout", "wait_for_room")
+__all__ = ("Waiter", "check_timeout", "deadline", "wait_for_room")
 
 import math
 import select
@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from hisock.errors import InvalidOption
+from hisock.session.connection import milliseconds
 
 #: The longest time that anybody may ask for, in seconds: 31 years.
 _LONGEST: Final = 1e9
@@ -128,3 +129,15 @@ else:
 
     def _to_poll(timeout: float) -> float:
         return timeout
+
+
+def deadline(ttl: float) -> int:
+    """When a life time of ``ttl`` seconds ends, as the wire writes it.
+
+    Raises:
+        InvalidOption: It is no time.
+    """
+    check_timeout(ttl)
+    if not ttl > 0:
+        raise InvalidOption(f"a time is more than 0 seconds, not {ttl!r:.40}")
+    return milliseconds(time.monotonic() + ttl)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 __all__ = ("Cast", "Packed", "cast_for", "castable", "unpack")
 
-import json
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -205,6 +204,8 @@ def _from_json(content: Any, wanted: str) -> Any:
     if not isinstance(content, bytes | str):
         return content
     try:
+        import json  # 2 ms, where text is to be a list or dict
+
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise _failed(wanted, content, f"as JSON: {error}") from None
@@ -354,6 +355,8 @@ def _read_nothing(hint: Any, content: _Text) -> Any:
 
 
 def _read_json(hint: Any, content: _Text) -> Any:
+    import json  # as above
+
     return msgspec.convert(json.loads(content), hint, str_keys=True)
 
 

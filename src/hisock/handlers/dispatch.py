@@ -8,17 +8,15 @@ from __future__ import annotations
 __all__ = ("Call", "NoHandler", "resolve", "unknown_command")
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from hisock._near import did_you_mean
 from hisock.handlers.table import HandlerEntry, HandlerTable
 from hisock.wire.classic import decode_control
-from hisock.wire.frames import Frame
+from hisock.wire.frames import Frame, Value
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Value, frozen=True):
     """A handler and the content of the message it is for."""
 
     entry: HandlerEntry
@@ -30,8 +28,7 @@ class Call:
         return self.entry.call
 
 
-@dataclass(frozen=True, slots=True)
-class NoHandler:
+class NoHandler(Value, frozen=True):
     """A message that no handler claims."""
 
 

@@ -12,13 +12,13 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final, Literal, TypeAlias
 
 from hisock.errors import HandlerSignatureError
 from hisock.handlers.cast import cast_for, castable
 from hisock.types import ClientInfo
+from hisock.wire.frames import Value
 
 #: What calling a handler gives: its result, a coroutine, or what makes items.
 Kind: TypeAlias = Literal["plain", "coroutine", "generator", "async_generator"]
@@ -27,8 +27,7 @@ Kind: TypeAlias = Literal["plain", "coroutine", "generator", "async_generator"]
 _CLIENTS: Final = frozenset({"ClientInfo", "AsyncClientInfo"})
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Value, frozen=True):
     """What a handler takes, and what it is.
 
     Attributes:

@@ -12,13 +12,13 @@ __all__ = (
 )
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
 from hisock.errors import InvalidOption
 from hisock.handlers.cast import Cast, cast_for, unpack
 from hisock.handlers.signature import Signature, read_signature
+from hisock.wire.frames import Value
 from hisock.wire.payload import prefix_of
 
 #: The command whose handler gets what nobody else handles.
@@ -47,8 +47,7 @@ _SYNC: Final = frozenset({"plain", "generator"})
 _ANY: Final = frozenset({"plain", "generator", "coroutine", "async_generator"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Value, frozen=True, kw_only=True):
     """How a handler runs.
 
     Attributes:
@@ -70,6 +69,9 @@ class Options:
         number = self.concurrency
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InvalidOption(f"concurrency is 1 or more, not {number!r:.40}")
+
+
+_USUAL: Final = Options()
 
 
 class HandlerEntry:
@@ -186,7 +188,7 @@ class HandlerTable:
         self,
         command: str,
         function: Callable[..., Any],
-        options: Options = Options(),
+        options: Options = _USUAL,
     ) -> HandlerEntry | None:
         """Let ``function`` handle ``command``, instead of an earlier one.
 

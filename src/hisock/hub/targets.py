@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ("find", "find_group", "search")
 
-import ipaddress
 from typing import Any
 
 from hisock._near import did_you_mean
@@ -120,6 +119,8 @@ def _check_address(address: tuple[Any, ...]) -> None:
             raise InvalidClient(f"an address is (ip, port), not {address!r:.80}")
     if host == "unix":
         return
+    import ipaddress  # 2 ms, and only on the way to an error
+
     try:
         ipaddress.ip_address(host)
     except ValueError:

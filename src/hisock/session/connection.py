@@ -17,7 +17,6 @@ __all__ = (
 )
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from operator import length_hint
 from typing import Any, Final, TypeAlias
 
@@ -39,6 +38,7 @@ from hisock.wire.frames import (
     Pong,
     Refusal,
     Request,
+    Value,
     Welcome,
 )
 
@@ -65,8 +65,7 @@ def milliseconds(now: float) -> int:
     return int(now * 1000)
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Value, frozen=True):
     """The client said hello."""
 
     hello: Hello
@@ -110,8 +109,7 @@ class Messages:
         return len(self.bodies) - length_hint(self.rest)
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(Value, frozen=True):
     """Nothing more comes.
 
     Attributes:
@@ -348,7 +346,7 @@ class Connection:
             return []
         hello, self.header_len, rest = complete
         if self.header_len < _SHORTEST_HEADER:
-            hello = replace(hello, proto=0, now=0)
+            hello = Hello(hello.name, hello.group)
         self.state = next_state(self.state, Input.HELLO)
         self.is_open = True
         self.deadline = None

@@ -19,7 +19,6 @@ __all__ = (
     "largest_body",
 )
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -59,7 +58,7 @@ _HELLO: Final = b"$CLTHELLO$ "
 _BARE_TOKENS: Final = (b"$CHNAME$", b"$CHGROUP$")
 #: Digits and then spaces, nothing else: no sign, no underscore, no leading zero,
 #: none of what ``int()`` forgives.
-_LENGTH: Final = re.compile(rb"(0|[1-9][0-9]*) *")
+_LENGTH: Final = rb"(0|[1-9][0-9]*) *"
 #: Headers seen before, for all decoders together: an own table each would let every
 #: stranger claim memory. When it is full it begins anew.
 _LENGTHS: Final[dict[bytes, int]] = {}
@@ -294,7 +293,7 @@ class Decoder:
 
     def _check(self, head: bytes) -> None:
         """Refuse what is not a header, nor the beginning of one."""
-        if _LENGTH.fullmatch(head) is None:
+        if re.fullmatch(_LENGTH, head) is None:
             raise RemoteProtocolError(
                 f"a header is digits and then spaces, {self._header_len} bytes; "
                 f"got {head[:32]!r}"
@@ -361,13 +360,13 @@ class HelloReader:
 
     def _check_beginning(self, held: bytes) -> None:
         too_long = len(held) >= HEADER_LENS.stop
-        if held and (too_long or _LENGTH.fullmatch(held) is None):
+        if held and (too_long or re.fullmatch(_LENGTH, held) is None):
             raise RemoteProtocolError(
                 f"a client begins with a length and $CLTHELLO$; got {held[:32]!r}"
             )
 
     def _read_length(self, head: bytes, header_len: int) -> int:
-        if header_len not in HEADER_LENS or _LENGTH.fullmatch(head) is None:
+        if header_len not in HEADER_LENS or re.fullmatch(_LENGTH, head) is None:
             raise RemoteProtocolError(
                 f"a client begins with a length and $CLTHELLO$; got {head[:32]!r}"
             )
@@ -410,6 +409,8 @@ def _not_a_hello(body: bytes) -> str:
 
 def _load_object(data: bytes, what: str) -> dict[str, Any]:
     """Read a JSON object strictly: no doubles, no NaN, no bottomless nesting."""
+    import json  # 2 ms, and nothing of it before the first hello
+
     try:
         value = json.loads(
             data.decode(), parse_constant=_no_constant, object_pairs_hook=_no_doubles
@@ -490,6 +491,8 @@ def _encode_agreement(frame: Probe | NoTLS | Compact | Welcome | Refusal) -> byt
 
 
 def _dump(fields: dict[str, Any]) -> bytes:
+    import json  # as above
+
     return json.dumps(fields).encode()
 
 

@@ -39,10 +39,10 @@ __all__ = (
     "Reply",
     "Request",
     "Roster",
+    "Value",
     "Welcome",
 )
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeAlias
 
 from msgspec import Meta, Raw, Struct
@@ -56,6 +56,10 @@ Id: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
 Deadline: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
 _NONE: Final = Raw(b"\xc0")
+
+
+class Value(Struct, frozen=True):
+    """A small immutable object; defining one is 20 times quicker than a dataclass."""
 
 
 class _Frame(Struct, array_like=True, frozen=True):
@@ -209,8 +213,7 @@ class Bye(_Frame, tag=35, frozen=True):
 # --- of the classic wire alone, and of the hand-over from it to the compact one -----
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(Value, frozen=True):
     """The first thing a client says: who it is.
 
     Attributes:
@@ -226,8 +229,7 @@ class Hello:
     now: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Welcome:
+class Welcome(Value, frozen=True):
     """The server's answer to a hello with ``proto``: from here on it writes compact.
 
     Attributes:
@@ -243,13 +245,11 @@ class Welcome:
     now: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Compact:
+class Compact(Value, frozen=True):
     """The client has read the welcome: from here on it writes compact."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Value, frozen=True):
     """The server does not serve this client; instead of a welcome.
 
     Attributes:
@@ -263,25 +263,21 @@ class Refusal:
     retry_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Value, frozen=True):
     """A client asks which keys the server has for 1.1's unfinished encryption."""
 
 
-@dataclass(frozen=True, slots=True)
-class NoTLS:
+class NoTLS(Value, frozen=True):
     """The answer to a probe: none. So the server is of version 1.1."""
 
 
-@dataclass(frozen=True, slots=True)
-class GetClient:
+class GetClient(Value, frozen=True):
     """A client asks who somebody is."""
 
     who: str
 
 
-@dataclass(frozen=True, slots=True)
-class ClientAnswer:
+class ClientAnswer(Value, frozen=True):
     """The answer to ``GetClient``: the client, or why not."""
 
     info: dict[str, Any] | None

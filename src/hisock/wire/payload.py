@@ -4,17 +4,19 @@ from __future__ import annotations
 
 __all__ = ("as_text", "check_content", "check_name", "prefix_of")
 
-import json
 import re
+from collections.abc import Callable
 from enum import Enum
+from functools import cache
 from typing import Any, Final
 
 import msgspec
 
 from hisock.errors import InvalidName, NotSendable, ReservedCommand
 
-_RESERVED_COMMAND: Final = re.compile(r"\$.+\$")
-_RESERVED_CONTENT: Final = re.compile(rb"\$[A-Z_]{2,32}\$")
+# Compiled when first used: an import need not pay for them.
+_RESERVED_COMMAND: Final = r"\$.+\$"
+_RESERVED_CONTENT: Final = rb"\$[A-Z_]{2,32}\$"
 
 
 def as_text(content: Any) -> bytes:
@@ -56,7 +58,7 @@ def prefix_of(command: str) -> bytes:
     """
     if not isinstance(command, str) or not command:
         raise ReservedCommand(f"a command is text, and not empty: {command!r:.80}")
-    if _RESERVED_COMMAND.search(command):
+    if "$" in command and re.search(_RESERVED_COMMAND, command):
         raise ReservedCommand(
             f"{command!r:.80} has the form $command$, which hisock keeps for itself; "
             "leave out the $"
@@ -70,7 +72,7 @@ def check_content(content: bytes) -> bytes:
     Raises:
         ReservedCommand: It begins with a word of the form ``$WORD$``.
     """
-    if content[:1] == b"$" and _RESERVED_CONTENT.match(content):
+    if content[:1] == b"$" and re.match(_RESERVED_CONTENT, content):
         raise ReservedCommand(
             f"raw content must not begin like {content[:34]!r}: words of the form "
             "$WORD$ are hisock's own"
@@ -143,7 +145,7 @@ def _rich(content: Any) -> bytes:
 
 def _json(content: Any) -> bytes:
     try:
-        return _utf8(_encode(content))
+        return _utf8(_encoder()(content))
     except Exception as error:  # a property of the user's may raise anything
         raise NotSendable(
             f"cannot send this {type(content).__name__} as JSON: {error}"
@@ -160,4 +162,8 @@ def _plain(value: Any) -> Any:
     return msgspec.to_builtins(value, str_keys=True)
 
 
-_encode: Final = json.JSONEncoder(default=_plain).encode
+@cache
+def _encoder() -> Callable[[Any], str]:
+    import json  # 2 ms, and nothing of it before content that needs it
+
+    return json.JSONEncoder(default=_plain).encode
