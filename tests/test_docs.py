@@ -949,7 +949,9 @@ def test_kind_is_right(row: Row) -> None:
     assert value[0] == int(row["Kind"])
     assert type(frame).__name__ == row["Name"]
     assert elements(type(frame)) == row["Elements after the kind"]
-    assert (value[0] in compact.ACTS_AT_ONCE - {compact.REQUEST}) == (row["Acts"] == "at once")
+    assert (value[0] in compact.ACTS_AT_ONCE - {compact.REQUEST}) == (
+        row["Acts"] == "at once"
+    )
 
 
 @pytest.mark.parametrize("row", _TABLES[_KINDS], ids=lambda row: row["Name"])

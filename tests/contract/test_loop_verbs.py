@@ -164,8 +164,9 @@ def test_poll_of_a_closed_peer_does_nothing(hand: Net) -> None:
     """As a turn."""
     server = hand.server()
     client = hand.client(server)
-    client.close()
+    closing = Thread(client.close)
     server.close()
+    closing.result()
     assert (server.poll(), client.poll()) == (0, 0)
 
 
@@ -208,6 +209,7 @@ def test_run_forever_serves_a_close_inside_a_handler(net: Net) -> None:
     server.on("end", **net.may_wait(server))(lambda: server.close())
     serving = Thread(server.run_forever)
     client = net.client(server)
+    net.turn(client)
     client.send("end")
     serving.result()
 

@@ -59,7 +59,7 @@ def test_call_group_tells_who_failed_and_who_is_missing(compact: Net) -> None:
     clients["bea"].on("it", threaded=True)(hold)
     clients["dora"].on("it")(lambda: "not a number")
     compact.turn()
-    calls = server.call_group("red", "it", timeout=0.3)
+    calls = server.call_group("red", "it", timeout=0.1)
     first = next(calls)
     assert (first[0]["name"], first[1]) in [("ann", "fine"), ("dora", "not a number")]
     assert len(list(calls)) == 1

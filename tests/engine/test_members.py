@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hisock import Limits
-from hisock.engine.members import deadline
+from hisock.engine.waiting import deadline
 from hisock.errors import InvalidOption, SendTimeout, ServerClosed, UnknownClient
 
 from .packed import MESSAGE, Packed

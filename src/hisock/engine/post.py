@@ -102,8 +102,6 @@ class Post:
                     sent = link.sock.send(frame, DONT_WAIT)  # type: ignore[arg-type]
                     if sent == len(frame):
                         link.is_torn = False
-                        if not lock.postponed:
-                            return False
                     else:
                         link.keep(frame, sent)  # type: ignore[arg-type]
                 except OSError as error:

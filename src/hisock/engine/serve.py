@@ -250,7 +250,12 @@ class ServerEngine:
             ran = True
         if self.pump.busy and self._serve_nested():
             ran = True
-        if self.pace.is_set and self.pace.work(self.reports.failed_alone, self.spawn):
+        # While it closes nothing is begun any more: what runs could never end.
+        if (
+            self.pace.is_set
+            and not self.is_closing
+            and self.pace.work(self.reports.failed_alone, self.spawn)
+        ):
             ran = True
         return ran
 

@@ -6,6 +6,7 @@ __all__ = ("Uplink",)
 
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hisock.engine.batch import Batches
@@ -183,14 +184,17 @@ class Uplink:
         """
         if not (self._engine.is_usable and self._link.is_open):
             self._engine.raise_closed()
-        self._pump.try_pump(0.0)
+        if not self._lock.is_busy:  # as in a signal handler, in the middle of a read
+            self._pump.try_pump(0.0)
         if self.may_leave(command, content, ttl) and not self.know_wire():
-            frame = self._link.writer.message(command, content)
+            self._link.writer.message(command, content)  # what cannot be sent raises
             if self._link.outbox.is_full:
                 self._wait_for_room()
-            if self._lock.run(self._write_early, frame):
-                self.see_off()
-                return
+            self._lock.run(
+                self._write_early, lambda writer: writer.message(command, content)
+            )
+            self.see_off()
+            return
         self.agree(STALL)
         self.send(command, content, ttl)
 
@@ -202,23 +206,19 @@ class Uplink:
             and (command is not None or b" " not in content)
         )
 
-    def _write_early(self, frame: Encoded) -> bool:
-        """Write a classic frame, unless the wire was settled just now."""
-        if self._link.connection.is_agreed:
-            return False
-        self._outgoing.write(self._link, frame)
-        return True
+    def _write_early(self, encode: Callable[[Any], Encoded]) -> None:
+        """Write on the wire that holds by now; it may have been settled just before."""
+        self.know_wire()
+        self._outgoing.write(self._link, encode(self._link.writer))
 
     def rename(self, frame: Rename | Regroup) -> None:
         """Tell the server another name or group."""
         if not (self._engine.is_usable and self._link.is_open):
             self._engine.raise_closed()
         if not self.know_wire():
-            early = self._link.writer.control(frame)
-            if self._lock.run(self._write_early, early):
-                self.see_off()
-                return
-            self.know_wire()
+            self._lock.run(self._write_early, lambda writer: writer.control(frame))
+            self.see_off()
+            return
         encoded = self._link.writer.control(frame)
         batch = self._open_batches.get(threading.get_ident())
         if batch is None:
