@@ -184,6 +184,19 @@ def test_concurrency_is_how_many_run_at_once(way: Way) -> None:
     assert rest[-1] == ("done", 2) or ("done", 2) in rest
 
 
+@pytest.mark.usefixtures("restless")
+def test_as_many_run_at_once_as_may(hand: Net) -> None:
+    """Each in a thread that has nothing else to do, however quickly they come."""
+    way, got = Way(hand, up=True), Record()
+    barrier = threading.Barrier(4)
+    way.on("meet", threaded=True, concurrency=4)(lambda message: got(barrier.wait(5)))
+    way.turn()
+    for _ in range(25):
+        for number in range(4):
+            way.send("meet", b"%d" % number)
+        assert sorted(got.take(4)) == [0, 1, 2, 3]
+
+
 def test_clients_run_beside_each_other(net: Net) -> None:
     """One whose handler takes its time holds up nobody else."""
     server, got, go_on = net.server(), Record(), threading.Event()

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,15 +19,6 @@ from . import Net, Record, Thread, turn_until
 
 THREADS = 8
 MESSAGES = 60
-
-
-@pytest.fixture
-def restless() -> Iterator[None]:
-    """Let threads change place a million times a second, not two hundred."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def _say(number: int, index: int) -> bytes:

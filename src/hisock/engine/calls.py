@@ -5,7 +5,7 @@ Knows neither sockets nor locks; what happens around a call is asked of an ``Own
 
 from __future__ import annotations
 
-__all__ = ("BLOCKED", "SERVING", "Owner", "Runner", "explain_conversion")
+__all__ = ("BLOCKED", "SERVING", "Runner", "explain_conversion")
 
 import contextvars
 import time

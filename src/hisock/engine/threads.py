@@ -176,6 +176,7 @@ class Workers:
         self._jobs: Any = None
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        #: Threads without a job; below 0, jobs without a thread.
         self._idle = 0
 
     def submit(
@@ -190,7 +191,11 @@ class Workers:
 
                 self._jobs = queue.SimpleQueue()
             self._jobs.put((call, done))
-            if self._idle < self._jobs.qsize() and len(self._threads) < self.most:
+            # Counted here and where a job ends, never by the queue: a thread that has
+            # just taken a job may not look busy yet, and the next would wait for it.
+            self._idle -= 1
+            if self._idle < 0 and len(self._threads) < self.most:
+                self._idle += 1
                 thread = threading.Thread(
                     target=self._work, name=f"{self._name} worker", daemon=True
                 )
@@ -199,21 +204,21 @@ class Workers:
 
     def _work(self) -> None:
         while True:
-            with self._lock:
-                self._idle += 1
             job = self._jobs.get()
-            with self._lock:
-                self._idle -= 1
             if job is None:
+                with self._lock:
+                    self._idle -= 1
                 return
             call, done = job
+            result, raised = None, None
             try:
                 result = call()
             except BaseException as error:
-                done(None, error)
-            else:
-                done(result, None)
-            del job, call, done
+                raised = error
+            with self._lock:
+                self._idle += 1
+            done(result, raised)
+            del job, call, done, result, raised
 
     def close(self) -> None:
         """Let the threads end as soon as they have nothing more to do."""
