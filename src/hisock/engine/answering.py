@@ -4,15 +4,12 @@ from __future__ import annotations
 
 __all__ = ("Answers",)
 
-import contextvars
-import time
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
-from hisock.engine.streams import Producer
+from hisock.engine.running import Running
 from hisock.errors import (
     CommandError,
     HiSockError,
@@ -22,7 +19,6 @@ from hisock.errors import (
 )
 from hisock.handlers.cast import unpack
 from hisock.handlers.table import HandlerEntry
-from hisock.session.requests import Answering
 from hisock.wire.compact import Encoded
 from hisock.wire.frames import (
     Bye,
@@ -42,23 +38,19 @@ from hisock.wire.frames import (
 from hisock.wire.payload import check_name
 
 if TYPE_CHECKING:
-    from hisock.engine.owner import Done
     from hisock.engine.serve import ServerEngine
 
 
-class Answers:
+class Answers(Running):
     """What the runner of a server's handlers asks of its engine.
 
     Args:
         engine: The engine.
     """
 
-    __slots__ = ("_engine", "expired")
+    __slots__ = ()
 
-    def __init__(self, engine: ServerEngine) -> None:
-        self._engine = engine
-        #: Messages that came after their life time.
-        self.expired = 0
+    _engine: ServerEngine
 
     def control(self, link: Link, frame: Frame | PackedFrame) -> bool:
         """Act on a frame that is not a message; whether a handler ran."""
@@ -161,66 +153,6 @@ class Answers:
     def send(self, link: Link, frame: Encoded) -> None:
         """Send frames to a client."""
         self._engine.outgoing.send(link, frame)
-
-    def begin(self, link: Link, request: Request) -> Answering | None:
-        """Take a request; ``None`` if there are too many."""
-        requests = link.connection.requests
-        assert requests is not None
-        return requests.begin(request.id)  # steps that need no lock
-
-    def finish(self, link: Link, answering: Answering) -> bool:
-        """The last word on a request is about to leave; whether it is wanted."""
-        requests = link.connection.requests
-        assert requests is not None
-        return requests.finish(answering)  # as above
-
-    def is_expired(self, link: Link, ttl: int) -> bool:
-        """Whether a message is no longer wanted, which is then counted."""
-        if not link.connection.is_expired(ttl, time.monotonic()):
-            return False
-        self.expired += 1
-        return True
-
-    def produce(self, producer: Producer) -> None:
-        """Turn a generator from now on."""
-        self._engine.pace.produce(producer)
-
-    def work(self, link: Link, call: Callable[[], Any], done: Done) -> None:
-        """Call in a worker thread."""
-        engine = self._engine
-
-        def later(result: Any, error: BaseException | None) -> None:
-            engine.finished(partial(done, result, error))
-
-        engine.workers.submit(call, later)
-
-    def spawn(
-        self,
-        link: Link,
-        coroutine: Any,
-        context: contextvars.Context,
-        done: Done,
-        where: str,
-    ) -> None:
-        """Run a coroutine."""
-        self._engine.spawn(coroutine, context, done, where)
-
-    def produce_async(
-        self,
-        link: Link,
-        answering: Answering,
-        items: Any,
-        context: contextvars.Context,
-        fail: Callable[[Exception], None],
-    ) -> None:
-        """Run an async generator that answers a stream."""
-        engine = self._engine
-
-        def failed(error: Exception) -> None:
-            engine.finished(partial(fail, error))
-
-        tasks = engine.coroutines()
-        tasks.produce(link, answering, items, context, self.send, failed)
 
     def resume(self, link: Link) -> None:
         """Look at a link again: its handler has finished."""

@@ -6,6 +6,7 @@ __all__ = (
     "Stream",
     "cast_of",
     "outcome",
+    "prepare",
     "raise_failure",
     "reader_for",
 )
@@ -15,9 +16,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
+from hisock.engine.calls import SERVING
+from hisock.engine.link import Link
+from hisock.engine.waiting import deadline
 from hisock.errors import InvalidOption, RemoteError, RequestTimeout
 from hisock.handlers.cast import Cast, cast_for, unpack
-from hisock.session.requests import Asked
+from hisock.session.requests import WINDOW, Asked
+from hisock.wire import compact
+from hisock.wire.compact import Encoded
 from hisock.wire.frames import Cancel, Credit, Failure
 
 T = TypeVar("T")
@@ -50,6 +56,50 @@ def cast_of(kind: Any) -> Cast | None:
         raise InvalidOption(
             f"nothing converts to type={kind!r:.80} ({error})"
         ) from None
+
+
+def prepare(
+    link: Link,
+    command: str,
+    content: Any,
+    *,
+    is_stream: bool = False,
+    timeout: float | None = None,
+) -> Callable[[], tuple[Asked, Encoded]]:
+    """Everything of a request that needs no lock.
+
+    Returns:
+        What begins it, under the lock: ids have to leave in order. The caller sends the
+        frame.
+
+    Raises:
+        NotSendable, InvalidOption: It cannot be sent. What is returned also raises
+            ReservedCommand, MessageTooLarge and Overloaded.
+    """
+    ttl = None if timeout is None else deadline(timeout)
+    packed = compact.raw_or_raise(content)
+    serving = SERVING.get()
+    within = serving[1] if serving and serving[0] is link else None
+
+    def begin() -> tuple[Asked, Encoded]:
+        requests = link.connection.requests
+        assert requests is not None
+        asked = requests.ask(command, is_stream=is_stream)
+        try:
+            frame = link.writer.request(
+                asked.id,
+                command,
+                packed,
+                stream=WINDOW if is_stream else 0,
+                ttl=ttl,
+                within=within,
+            )
+        except BaseException:
+            requests.forget(asked)
+            raise
+        return asked, frame
+
+    return begin
 
 
 def reader_for(kind: Any) -> Callable[[Any], Any]:

@@ -21,11 +21,11 @@ from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from hisock.engine.asking import Stream, outcome, raise_failure, reader_for
-from hisock.engine.inquiry import Inquiry, LinkAsker, late
+from hisock.engine.inquiry import GroupReplies, Inquiry, LinkAsker, late
 from hisock.engine.link import Link
 from hisock.engine.serve import ServerEngine
 from hisock.engine.waiting import check_timeout
-from hisock.errors import HiSockError, Refused, RequestTimeout, SendTimeout, SessionLost
+from hisock.errors import RequestTimeout, SendTimeout
 from hisock.hub.outbox import STALL
 from hisock.session.requests import Asked
 from hisock.types import AsyncClientInfo, ClientInfo
@@ -211,39 +211,11 @@ class Sent:
                     )
 
 
-class AsyncGroupCall:
-    """The replies of a group, as ``(client, reply)``, as they come, in ``async for``.
+class AsyncGroupCall(GroupReplies):
+    """The replies of a group, as ``(client, reply)``, as they come: ``async for``."""
 
-    Attributes:
-        missing: After the iteration: the clients that did not answer in time.
-        failed: The clients that answered with an error, each with that error.
-    """
-
-    def __init__(
-        self,
-        inquiry: Inquiry,
-        links: list[Link],
-        command: str,
-        content: Any,
-        timeout: float | None,
-        kind: Any,
-    ) -> None:
-        self.missing: list[ClientInfo] = []
-        self.failed: list[tuple[ClientInfo, HiSockError]] = []
-        self._inquiry = inquiry
-        self._read = reader_for(kind)
-        self._end: float | None = None
-        if timeout is not None:
-            check_timeout(timeout)
-            self._end = time.monotonic() + timeout
-        self._open: dict[Asked, Link] = {}
-        for link in links:
-            try:
-                asked = inquiry.ask(link, command, content, timeout=timeout)
-            except (Refused, SessionLost) as error:
-                self.failed.append((_colour(link), error))
-            else:
-                self._open[asked] = link
+    def _client(self, link: Link) -> ClientInfo:
+        return link.info._other(AsyncClientInfo)
 
     def __aiter__(self) -> Self:
         return self
@@ -251,34 +223,16 @@ class AsyncGroupCall:
     async def __anext__(self) -> tuple[ClientInfo, Any]:
         """The next reply; waits for it."""
         while self._open:
-            for asked in list(self._open):
-                if asked.is_done:
-                    client = _colour(self._open.pop(asked))
-                    try:
-                        return client, outcome(asked, self._read)
-                    except HiSockError as error:
-                        self.failed.append((client, error))
-            left = None if self._end is None else self._end - time.monotonic()
-            if left is not None and left <= 0:
-                self.close()
-            elif self._open:
+            if (reply := self._next_done()) is not None:
+                return reply
+            left = self._left()
+            if self._open:
                 try:
                     await arrive(list(self._open), left)
                 except BaseException:  # cancelled: nobody reads the rest
                     self.close()
                     raise
         raise StopAsyncIteration
-
-    def close(self) -> None:
-        """Wait for no more replies; who has not answered is missing."""
-        for asked, link in self._open.items():
-            self.missing.append(_colour(link))
-            LinkAsker(self._inquiry.engine, link).give_up(asked)
-        self._open.clear()
-
-
-def _colour(link: Link) -> ClientInfo:
-    return link.info._other(AsyncClientInfo)
 
 
 class ServerVerbs:

@@ -340,6 +340,10 @@ class ClientEngine:
         """Run a coroutine; ``done`` is called in a turn."""
         self.tasks.spawn(coroutine, context, partial(self._later, done), where)
 
+    def coroutines(self) -> Any:
+        """Where coroutines run: on the program's loop."""
+        return self.tasks
+
     def _later(self, done: Done, result: Any, error: BaseException | None) -> None:
         self.finished(partial(done, result, error))
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ("GroupCall", "Inquiry", "LinkAsker", "late", "open_calls", "wait_for")
+__all__ = (
+    "GroupCall",
+    "GroupReplies",
+    "Inquiry",
+    "LinkAsker",
+    "late",
+    "open_calls",
+    "wait_for",
+)
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
-from hisock.engine.asking import Stream, outcome, reader_for
-from hisock.engine.calls import SERVING
+from hisock.engine.asking import Stream, outcome, prepare, reader_for
 from hisock.engine.link import Link
-from hisock.engine.waiting import check_timeout, deadline
+from hisock.engine.waiting import check_timeout
 from hisock.errors import (
     HiSockError,
     LocalProtocolError,
@@ -22,9 +29,10 @@ from hisock.errors import (
     UnknownClient,
     WouldDeadlock,
 )
-from hisock.session.requests import WINDOW, Asked
+from hisock.session.requests import Asked
 from hisock.types import ClientInfo
 from hisock.wire import compact
+from hisock.wire.compact import Encoded
 from hisock.wire.frames import Cancel, Credit
 
 if TYPE_CHECKING:
@@ -125,44 +133,18 @@ class Inquiry:
                 "and no streams; use send_client()",
                 code="classic_wire",
             )
-        ttl = None if timeout is None else deadline(timeout)
-        packed = compact.raw_or_raise(content)
-        serving = SERVING.get()
-        within = serving[1] if serving and serving[0] is link else None
-        asked = self.engine.lock.run(
-            self._ask, link, command, packed, is_stream, ttl, within
-        )
+        begin = prepare(link, command, content, is_stream=is_stream, timeout=timeout)
+        asked = self.engine.lock.run(self._ask, link, begin)
         if asked is None:
             raise LocalProtocolError(
                 "a signal handler cannot call while its own thread sends"
             )
         return asked  # type: ignore[no-any-return]  # of lock.run
 
-    def _ask(
-        self,
-        link: Link,
-        command: str,
-        packed: Any,
-        is_stream: bool,
-        ttl: int | None,
-        within: int | None,
-    ) -> Asked:
-        requests = link.connection.requests
-        if requests is None or not link.is_open:
+    def _ask(self, link: Link, begin: Callable[[], tuple[Asked, Encoded]]) -> Asked:
+        if link.connection.requests is None or not link.is_open:
             raise SessionLost(f"{dict(link.info)} is no longer connected")
-        asked = requests.ask(command, is_stream=is_stream)
-        try:
-            frame = link.writer.request(
-                asked.id,
-                command,
-                packed,
-                stream=WINDOW if is_stream else 0,
-                ttl=ttl,
-                within=within,
-            )
-        except BaseException:
-            requests.forget(asked)
-            raise
+        asked, frame = begin()
         self.engine.outgoing.write_now(link, frame)
         return asked
 
@@ -268,8 +250,8 @@ def late(link: Link, command: str, timeout: float | None) -> RequestTimeout:
     )
 
 
-class GroupCall:
-    """The replies of a group, as ``(client, reply)``, as they come.
+class GroupReplies:
+    """The calls of a whole group, and what came of them so far.
 
     Attributes:
         missing: After the iteration: the clients that did not answer in time.
@@ -298,9 +280,42 @@ class GroupCall:
             try:
                 asked = inquiry.ask(link, command, content, timeout=timeout)
             except (Refused, SessionLost) as error:
-                self.failed.append((link.info, error))
+                self.failed.append((self._client(link), error))
             else:
                 self._open[asked] = link
+
+    def _client(self, link: Link) -> ClientInfo:
+        """The client as whoever asks uses it."""
+        return link.info
+
+    def _next_done(self) -> tuple[ClientInfo, Any] | None:
+        """A reply that has come; failures are noted on the way."""
+        for asked in list(self._open):
+            if asked.is_done:
+                client = self._client(self._open.pop(asked))
+                try:
+                    return client, outcome(asked, self._read)
+                except HiSockError as error:
+                    self.failed.append((client, error))
+        return None
+
+    def _left(self) -> float | None:
+        """Seconds that remain; when none do, whoever has not answered is missing."""
+        left = None if self._end is None else self._end - time.monotonic()
+        if left is not None and left <= 0:
+            self.close()
+        return left
+
+    def close(self) -> None:
+        """Wait for no more replies; who has not answered is missing."""
+        for asked, link in self._open.items():
+            self.missing.append(self._client(link))
+            LinkAsker(self._inquiry.engine, link).give_up(asked)
+        self._open.clear()
+
+
+class GroupCall(GroupReplies):
+    """The replies of a group, as ``(client, reply)``, as they come."""
 
     def __iter__(self) -> Iterator[tuple[ClientInfo, Any]]:
         return self
@@ -308,34 +323,16 @@ class GroupCall:
     def __next__(self) -> tuple[ClientInfo, Any]:
         """The next reply; waits for it."""
         while self._open:
-            for asked in list(self._open):
-                if asked.is_done:
-                    link = self._open.pop(asked)
-                    try:
-                        return link.info, outcome(asked, self._read)
-                    except HiSockError as error:
-                        self.failed.append((link.info, error))
-            left = None if self._end is None else self._end - time.monotonic()
-            if left is not None and left <= 0:
-                self.close()
-            elif self._open:
+            if (reply := self._next_done()) is not None:
+                return reply
+            left = self._left()
+            if self._open:
                 try:
                     wait_for(self._inquiry.engine, list(self._open), left)
                 except BaseException:  # Ctrl-C: nobody reads the rest
                     self.close()
                     raise
         raise StopIteration
-
-    def waiting(self) -> list[Asked]:
-        """What has not been answered yet."""
-        return list(self._open)
-
-    def close(self) -> None:
-        """Wait for no more replies; who has not answered is missing."""
-        for asked, link in self._open.items():
-            self.missing.append(link.info)
-            LinkAsker(self._inquiry.engine, link).give_up(asked)
-        self._open.clear()
 
     def __enter__(self) -> Self:
         return self

@@ -6,10 +6,10 @@ __all__ = ("Questions",)
 
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from hisock.engine.asking import Stream, outcome, reader_for
-from hisock.engine.calls import SERVING
+from hisock.engine.asking import Stream, outcome, prepare, reader_for
 from hisock.engine.inbox import Mail
 from hisock.engine.waiting import check_timeout, deadline
 from hisock.errors import (
@@ -21,9 +21,10 @@ from hisock.errors import (
     SendTimeout,
     SessionLost,
 )
-from hisock.session.requests import WINDOW, Asked
+from hisock.session.requests import Asked
 from hisock.wire import compact
 from hisock.wire.classic import decode_answer
+from hisock.wire.compact import Encoded
 from hisock.wire.frames import Cancel, ClientAnswer, Credit, GetClient
 
 if TYPE_CHECKING:
@@ -129,11 +130,10 @@ class Questions:
         engine.uplink.flush()
         if not (engine.is_usable and engine.link.is_open):
             engine.raise_closed()
-        ttl = None if timeout is None else deadline(timeout)
-        packed = compact.raw_or_raise(content)
-        serving = SERVING.get()
-        within = serving[1] if serving and serving[0] is engine.link else None
-        asked = engine.lock.run(self._ask, command, packed, is_stream, ttl, within)
+        begin = prepare(
+            engine.link, command, content, is_stream=is_stream, timeout=timeout
+        )
+        asked = engine.lock.run(self._ask, begin)
         if asked is None:
             raise LocalProtocolError(
                 "a signal handler cannot call while its own thread sends"
@@ -141,32 +141,11 @@ class Questions:
         engine.uplink.see_off()
         return asked  # type: ignore[no-any-return]  # of lock.run
 
-    def _ask(
-        self,
-        command: str,
-        packed: Any,
-        is_stream: bool,
-        ttl: int | None,
-        within: int | None,
-    ) -> Asked:
+    def _ask(self, begin: Callable[[], tuple[Asked, Encoded]]) -> Asked:
         link = self._engine.link
-        requests = link.connection.requests
-        if requests is None or not link.is_open:  # it ended just now
+        if link.connection.requests is None or not link.is_open:  # it ended just now
             self._engine.raise_closed()
-        assert requests is not None
-        asked = requests.ask(command, is_stream=is_stream)
-        try:
-            frame = link.writer.request(
-                asked.id,
-                command,
-                packed,
-                stream=WINDOW if is_stream else 0,
-                ttl=ttl,
-                within=within,
-            )
-        except BaseException:
-            requests.forget(asked)
-            raise
+        asked, frame = begin()
         link.send(frame)
         return asked
 
