@@ -463,9 +463,11 @@ def test_a_newcomer_during_close_is_not_left_waiting(net: Net) -> None:
     """Whoever connects while a server closes learns that it did."""
     server = net.server()
     raw = net.raw_client(server)
-    server.close()
+    closing = Thread(server.close)
     eventually(lambda: raw.is_readable)
     with contextlib.suppress(ConnectionError):  # reset: its hello was never read
         if raw.sock.recv(1, socket.MSG_PEEK):
             assert raw.receive().split()[0] in (b"$DISCONN$", b"$REFUSED$")
         assert raw.sock.recv(1) == b""
+    raw.close()
+    closing.result()

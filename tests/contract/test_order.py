@@ -187,13 +187,18 @@ def test_concurrency_is_how_many_run_at_once(way: Way) -> None:
 @pytest.mark.usefixtures("restless")
 def test_as_many_run_at_once_as_may(hand: Net) -> None:
     """Each in a thread that has nothing else to do, however quickly they come."""
-    way, got = Way(hand, up=True), Record()
+    server, got = hand.server(), Record()
     barrier = threading.Barrier(4)
-    way.on("meet", threaded=True, concurrency=4)(lambda message: got(barrier.wait(5)))
-    way.turn()
-    for _ in range(25):
-        for number in range(4):
-            way.send("meet", b"%d" % number)
+
+    @server.on("meet", threaded=True, concurrency=4)
+    def meet() -> None:
+        got(barrier.wait(2))
+
+    raw = hand.raw_client(server)
+    hand.turn()
+    hand.expect_members(server, 1)
+    for _ in range(100):
+        raw.send(*[b"meet "] * 4)
         assert sorted(got.take(4)) == [0, 1, 2, 3]
 
 
