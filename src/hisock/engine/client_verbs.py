@@ -214,9 +214,11 @@ class ClientVerbs:
             check_timeout(timeout)
         if timeout is not None and not timeout > 0:
             raise InvalidOption(f"a time is more than 0 seconds, not {timeout!r:.40}")
+        end = None if timeout is None else time.monotonic() + timeout
         await self._agree(timeout)
         questions.check_wire()
-        asked = questions.ask(command, content, timeout=timeout)
+        left = None if end is None else max(0.001, end - time.monotonic())
+        asked = questions.ask(command, content, timeout=left)
         self._look()
 
         def too_late() -> RequestTimeout:
@@ -224,7 +226,7 @@ class ClientVerbs:
                 f"no answer to {command!r:.80} came within {timeout} s"
             )
 
-        return await reply(questions, asked, read, timeout, too_late)
+        return await reply(questions, asked, read, left, too_late)
 
     def stream(
         self, command: str, content: Any, timeout: float | None, kind: Any
