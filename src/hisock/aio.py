@@ -272,10 +272,7 @@ class AsyncHiSockServer(ServerFace):
 
         See ``HiSockServer.call_group``.
         """
-        links = self._members.in_group(group)
-        if exclude is not None:
-            left_out = self._members.left_out(exclude)
-            links = [link for link in links if link not in left_out]
+        links = self._members.without(self._members.in_group(group), exclude)
         return AsyncGroupCall(self._inquiry, links, command, content, timeout, type)
 
     async def call_any(

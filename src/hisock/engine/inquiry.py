@@ -14,7 +14,7 @@ __all__ = (
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from hisock.engine.asking import Stream, outcome, prepare, reader_for
@@ -230,10 +230,8 @@ class Inquiry:
     ) -> GroupCall:
         """Call everybody in a group at once."""
         self.check_thread()
-        links = self.engine.members.in_group(group)
-        if exclude is not None:
-            left_out = self.engine.members.left_out(exclude)
-            links = [link for link in links if link not in left_out]
+        members = self.engine.members
+        links = members.without(members.in_group(group), exclude)
         return GroupCall(self, links, command, content, timeout, kind)
 
 
@@ -261,7 +259,7 @@ class GroupReplies:
     def __init__(
         self,
         inquiry: Inquiry,
-        links: list[Link],
+        links: Collection[Link],
         command: str,
         content: Any,
         timeout: float | None,

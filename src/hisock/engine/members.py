@@ -255,9 +255,7 @@ class Members:
             NotSendable, MessageTooLarge: The message cannot be sent, to nobody at all.
         """
         until = None if ttl is None else deadline(ttl)
-        if exclude is not None:
-            left_out = self.left_out(exclude)
-            links = [link for link in links if link not in left_out]
+        links = self.without(links, exclude)
         # What cannot be sent on our own wire is the caller's mistake, even if nobody
         # is there; what only an old client cannot take is that client's bad luck.
         frames: dict[Any, Encoded | None] = {
@@ -310,13 +308,19 @@ class Members:
                 self._outgoing.write(link, frame)
         link.wants_roster = on
 
-    def left_out(self, exclude: Any) -> set[Link]:
-        """The links that ``exclude`` names: one client, or several."""
-        if isinstance(exclude, list | set | frozenset):
-            return {self.look_up(who) for who in exclude}
-        if isinstance(exclude, tuple) and not _is_address(exclude):
-            return {self.look_up(who) for who in exclude}
-        return {self.look_up(exclude)}
+    def without(self, links: Collection[Link], exclude: Any) -> Collection[Link]:
+        """These links but those that ``exclude`` names: one client, several, or none.
+
+        Raises:
+            InvalidClient, UnknownClient: As ``look_up``.
+        """
+        if exclude is None:
+            return links
+        several = isinstance(exclude, list | set | frozenset) or (
+            isinstance(exclude, tuple) and not _is_address(exclude)
+        )
+        left_out = {self.look_up(who) for who in (exclude if several else [exclude])}
+        return [link for link in links if link not in left_out]
 
     def check_open(self) -> None:
         """Refuse to go on after the end.

@@ -44,6 +44,19 @@ class _Watch:
         """Whether this is the loop's thread."""
         return threading.get_ident() == self._thread
 
+    def _attach(self, engine: ServerEngine | ClientEngine) -> None:
+        """Have an engine turned, and its coroutines run, by the loop."""
+        engine.tasks = Tasks(engine.wake, self.loop)
+        engine.tasks.blocked = engine.reports.blocked
+        engine.waker = self.ring
+        engine.release = self.stop
+        engine.outgoing.gather = self.gather
+        engine.time_handlers()
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        raise NotImplementedError
+
     def ring(self) -> None:
         """Turn soon; from any thread."""
         if self.is_here:
@@ -106,12 +119,7 @@ class ServerWatch(_Watch):
         self._fd = engine.pump.fileno
         #: What came out of a turn that lets exceptions out.
         self.error: Exception | None = None
-        engine.tasks = Tasks(engine.wake, loop)
-        engine.waker = self.ring
-        engine.release = self.stop
-        engine.outgoing.gather = self.gather
-        engine.tasks.blocked = engine.reports.blocked
-        engine.time_handlers()
+        self._attach(engine)
         try:
             if self._fd is None:
                 raise NotImplementedError
@@ -164,12 +172,7 @@ class ClientWatch(_Watch):
         self.on_agreed: Callable[[], None] = _nothing
         #: In the order in which they came, which is that in which they look.
         self._waiting: dict[asyncio.Future[None], None] = {}
-        engine.tasks = Tasks(engine.wake, loop)
-        engine.waker = self.ring
-        engine.release = self.stop
-        engine.outgoing.gather = self.gather
-        engine.tasks.blocked = engine.reports.blocked
-        engine.time_handlers()
+        self._attach(engine)
         try:
             loop.add_reader(engine.link.fd, self.turn)
         except NotImplementedError:
