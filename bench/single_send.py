@@ -15,7 +15,8 @@ from multiprocessing.connection import Connection as Pipe
 from bench.one_way import _COMMAND, _CONTENT, _FRAME
 from bench.peers import Pair, Subject, compare, settle
 from hisock import connect
-from hisock.session.connection import Connection, Opened
+from hisock.session.connection import Connection
+from hisock.session.events import Opened
 from hisock.types import Limits
 from hisock.wire import classic
 from hisock.wire.frames import NoTLS

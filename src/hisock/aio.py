@@ -346,6 +346,7 @@ class AsyncHiSockClient(ClientFace):
     """
 
     _is_async = True
+    _beats = True
     _logs_errors = True
 
     def __init__(
@@ -357,8 +358,7 @@ class AsyncHiSockClient(ClientFace):
         cache_size: int = -1,
         **options: Unpack[ClientOptions],
     ) -> None:
-        limits, wait = options.get("limits"), options.get("wait", 0.0)
-        self._prepare(addr, name, group, True, header_len, cache_size, limits, wait)
+        self._prepare(addr, name, group, True, header_len, cache_size, **options)
         self._repeats: deque[tuple[float, Callable[..., Any]]] = deque()
         self._verbs = ClientVerbs(self)
 

@@ -283,6 +283,7 @@ class ThreadedHiSockClient(ThreadedFace, HiSockClient):
     """
 
     _logs_errors = True
+    _beats = True
 
     def start_client(self) -> None:
         """Start the thread.

@@ -29,14 +29,17 @@
     ├── CommandError                       raised by handlers, on purpose
     │   └── RemoteError                    what the other side answered instead
     ├── HandlerError                       for ``on_error``: a handler raised
-    │   └── UnknownCommand                 for ``on_error``: no handler
+    │   ├── UnknownCommand                 for ``on_error``: no handler
+    │   └── Undelivered                    for ``on_error``: a client is gone for good
     ├── SessionLost                        also ConnectionError
     ├── ConversionError                    also TypeError, ValueError
     ├── RequestTimeout                     also TimeoutError
     ├── SendTimeout                        also TimeoutError
     ├── WouldBlock                         also BlockingIOError
     ├── Overloaded
-    └── Refused
+    ├── Refused
+    │   └── Unauthorized
+    └── CertificateChanged
 
 The built-in classes beside a name are what programs written for 1.1 catch.
 """
@@ -72,6 +75,7 @@ __all__ = (
     "RemoteError",
     "HandlerError",
     "UnknownCommand",
+    "Undelivered",
     "SessionLost",
     "ConversionError",
     "RequestTimeout",
@@ -79,9 +83,12 @@ __all__ = (
     "WouldBlock",
     "Overloaded",
     "Refused",
+    "Unauthorized",
+    "CertificateChanged",
     "NoHeaderWarning",
 )
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -297,10 +304,47 @@ class UnknownCommand(HandlerError):
     code = "unknown_command"
 
 
+class Undelivered(HandlerError):
+    """For ``on_error``: a client is gone for good before all sent to it had arrived.
+
+    Attributes:
+        sent: The messages of which nobody knows whether they arrived, as
+            ``hisock.types.Message``; the oldest first.
+    """
+
+    code = "undelivered"
+
+    def __init__(self, text: str, client: Any, sent: Sequence[Any]) -> None:
+        super().__init__(text, client)
+        self.sent = tuple(sent)
+
+
 class SessionLost(HiSockError, ConnectionError):
-    """The connection ended before the answer came: it may have been handled, or not."""
+    """The session ended before the answer came: it may have been handled, or not.
+
+    ``on_session_lost`` is called with one, too.
+
+    Attributes:
+        reason: One of ``expired overflow server_restarted other_node evicted
+            unauthorized unknown classic closed``.
+        unacked: The messages that were accepted and of which nobody knows whether they
+            arrived, as ``hisock.types.Message``; the oldest first.
+        missed: How many messages of the other side are lost; ``None`` if unknown.
+    """
 
     code = "session_lost"
+
+    def __init__(
+        self,
+        text: str,
+        reason: str = "unknown",
+        unacked: Sequence[Any] = (),
+        missed: int | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.unacked = tuple(unacked)
+        self.missed = missed
 
 
 class ConversionError(HiSockError, TypeError, ValueError):
@@ -341,6 +385,33 @@ class Refused(HiSockError):
     def __init__(self, text: str = "", code: str = "refused") -> None:
         super().__init__(text)
         self.code = code
+
+
+class Unauthorized(Refused):
+    """The server does not let this client in: its credentials are not good enough."""
+
+    code = "unauthorized"
+
+    def __init__(self, text: str = "", code: str = "unauthorized") -> None:
+        super().__init__(text, code)
+
+
+class CertificateChanged(HiSockError):
+    """A server shows another certificate than the one that was pinned for its address.
+
+    Attributes:
+        old: The fingerprint that was expected.
+        new: The one that came.
+        file: Where the expected one is kept.
+    """
+
+    code = "certificate_changed"
+
+    def __init__(self, text: str, old: str = "", new: str = "", file: str = "") -> None:
+        super().__init__(text)
+        self.old = old
+        self.new = new
+        self.file = file
 
 
 class NoHeaderWarning(UserWarning):

@@ -155,7 +155,9 @@ class ClientInfo(dict[str, Any]):
         .. versionadded:: 4.0
         """
         member = self._member
-        return member is not None and member.is_member and member.is_open
+        if member is None or not member.is_member or member.is_dropped:
+            return False
+        return bool(member.is_open)
 
     @property
     def wire(self) -> str:
@@ -265,6 +267,9 @@ class Limits(Struct, frozen=True, kw_only=True):
         groups: Groups that one client may be in beside its own.
         handler_queue: Bytes that may wait for a client's handler to finish; beyond it
             that client is not read.
+        handler_messages: The same in messages.
+        memory: Bytes that a server keeps for all its clients together.
+        dropped: Sessions that a server keeps whose link is cut; then the oldest ends.
         requests: Calls and streams that one side may have open on one connection.
     """
 
@@ -281,6 +286,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     name: int = 255
     groups: int = 128
     handler_queue: int = 1024 * 1024
+    handler_messages: int = 64
+    memory: int = 256 * 1024 * 1024
+    dropped: int = 10_000
     requests: int = 1024
 
     def __post_init__(self) -> None:

@@ -339,7 +339,7 @@ def test_a_peer_that_resets_at_once() -> None:
             client: HiSockClient | None = None
             sys.setprofile(reset_later)
             try:
-                client = connect(listener.getsockname())
+                client = connect(listener.getsockname(), reconnect=False)
             except (ServerNotRunning, ClientDisconnected) as error:
                 outcomes.add(type(error))
             finally:
@@ -525,7 +525,8 @@ def _interrupt_updates(
         client: HiSockClient | None = None
         for number in itertools.count():
             if client is None:
-                client, server = all_of_them.enter_context(served())
+                once = served(reconnect=False)
+                client, server = all_of_them.enter_context(once)
                 seen: list[bytes] = []
 
                 def note(message: bytes, seen: list[bytes] = seen) -> None:
@@ -598,7 +599,8 @@ def test_a_send_goes_on_as_soon_as_there_is_room(
     also while a thread of the client waits on the same socket."""
     with (
         socket.create_server((HOST, 0)) as listener,
-        connected(listener.getsockname()) as client,
+        # Nobody here acknowledges anything.
+        connected(listener.getsockname(), resume_window=0) as client,
         Raw(listener.accept()[0]) as server,
     ):
         size = 15 << 20

@@ -549,7 +549,7 @@ def test_the_end_wakes_whoever_waits(how: str) -> None:
     """Receives, calls, streams and ``run_forever``; sends raise from then on."""
 
     async def scene() -> None:
-        async with called() as (client, server):
+        async with called(reconnect=False) as (client, server):
             told: list[str] = []
             client.on("force_disconnect")(lambda: told.append("told"))
             await agree(client, server)

@@ -14,7 +14,8 @@ from hisock.engine.link import Link
 from hisock.engine.post import COALESCE, FLUSH_SIZE, Post
 from hisock.engine.threads import StateLock, Turn
 from hisock.hub.outbox import Outbox
-from hisock.session.connection import Connection, Messages
+from hisock.session.connection import Connection
+from hisock.session.events import Messages
 from hisock.types import Limits
 
 from .test_blocking import HOST, Raw, Task, eventually, frame

@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from hisock.errors import Overloaded, Refused, RemoteProtocolError, SessionLost
-from hisock.session.connection import (
-    LINGER,
-    Closed,
-    Connection,
-    Event,
-    Messages,
-    Opened,
-    milliseconds,
-)
+from hisock.session.connection import LINGER, Connection, milliseconds
+from hisock.session.events import Closed, Event, Messages, Opened
 from hisock.session.requests import Requests
 from hisock.session.states import TRANSITIONS, Input, State
 from hisock.types import Limits

@@ -17,7 +17,7 @@ KINDS: tuple[Any, ...] = (
     *PACKED,
     *(kind for kind in get_args(Frame) if kind not in PACKED),
 )
-NO_KINDS = {"Value", "ClientFrame", "Frame", "PackedFrame", "PROTO"}
+NO_KINDS = {"Value", "ClientFrame", "Frame", "PackedFrame", "PROTO", "LAST_NUMBERED"}
 
 
 def field_names(kind: Any) -> tuple[str, ...]:

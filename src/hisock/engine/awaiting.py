@@ -199,15 +199,15 @@ class Sent:
     async def _room(self) -> None:
         for link in self._links:
             end = time.monotonic() + STALL
-            before = link.outbox.size
+            before = link.outbox.held
             while link.outbox.is_full and link.is_open:
                 await asyncio.sleep(_LOOK)
-                if link.outbox.size < before:
-                    before, end = link.outbox.size, time.monotonic() + STALL
+                if link.outbox.held < before:
+                    before, end = link.outbox.held, time.monotonic() + STALL
                 elif time.monotonic() > end:
                     raise SendTimeout(
                         f"the other side took nothing for {STALL:g} s while "
-                        f"{link.outbox.size} bytes were waiting for it"
+                        f"{link.outbox.held} bytes were waiting for it"
                     )
 
 

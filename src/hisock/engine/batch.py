@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from hisock.session.resume import Block, Written
+
 
 class Batch:
     """Frames that one thread has collected, and their bytes."""
@@ -31,7 +33,7 @@ class Batches:
 
     __slots__ = ("_write", "open")
 
-    def __init__(self, write: Callable[[bytes], None]) -> None:
+    def __init__(self, write: Callable[[Written], None]) -> None:
         self._write = write
         self.open: dict[int, Batch] = {}
 
@@ -51,19 +53,19 @@ class Batches:
         finally:
             del self.open[me]
 
-    def take(self) -> bytes:
+    def take(self) -> Block | None:
         """Everything this thread has collected; the caller writes it."""
         batch = self.open.get(threading.get_ident())
-        if batch is None:
-            return b""
-        data = b"".join(batch.frames)
+        if batch is None or not batch.frames:
+            return None
+        block = Block(len(batch.frames), b"".join(batch.frames))
         batch.frames.clear()
         batch.size = 0
-        return data
+        return block
 
     def flush(self) -> None:
         """Write what this thread has collected; what cannot be written is lost, and
         the exception tells."""
-        data = self.take()
-        if data:
-            self._write(data)
+        block = self.take()
+        if block is not None:
+            self._write(block)

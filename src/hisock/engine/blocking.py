@@ -23,6 +23,7 @@ from hisock.engine.link import Link
 from hisock.engine.pace import Pace
 from hisock.engine.post import Post
 from hisock.engine.questions import Questions
+from hisock.engine.reconnect import Reconnector
 from hisock.engine.repeats import Repeats
 from hisock.engine.reports import Reports
 from hisock.engine.search import Search
@@ -35,14 +36,16 @@ from hisock.errors import (
     HiSockError,
     Overloaded,
     RequestTimeout,
+    SessionLost,
 )
 from hisock.handlers.dispatch import unknown_command
-from hisock.handlers.table import HandlerTable
+from hisock.handlers.table import DROP, RESUME, SESSION_LOST, HandlerTable
 from hisock.hub.outbox import Outbox
-from hisock.session.connection import LINGER, Closed, Connection, Messages, milliseconds
+from hisock.session.connection import LINGER
+from hisock.session.events import Closed, Dropped, Event, Lost, Messages, Resumed
 from hisock.types import Limits
 from hisock.wire import classic
-from hisock.wire.frames import PROTO, Hello, Probe
+from hisock.wire.frames import Bye
 
 if TYPE_CHECKING:
     from hisock.engine.owner import Done
@@ -51,8 +54,6 @@ if TYPE_CHECKING:
 _LOOK: Final = 0.01
 
 _ENDED: Final = "the server ended the connection"
-#: The shortest classic header that holds the length of a hello with ``proto``.
-_ROOM_FOR_PROTO: Final = 4
 
 _log = logging.getLogger("hisock.client")
 
@@ -70,6 +71,16 @@ class ClientEngine:
         waits: Whether a send may wait while the outbox is full.
         logs_errors: Whether a handler's exception is logged, for want of a caller.
         table: The handlers, and those that will be registered.
+        targets: Where to find the server again, as ``dial.resolve`` tells.
+        reconnect: Whether to come back after a cut.
+        resume_window: Seconds that the session shall last then; 0 for no session.
+        dead_after: Seconds of silence after which the server counts as gone.
+        beats: Whether somebody reads all the time.
+
+    Attributes:
+        title: As above.
+        link_waits: Whether the socket itself may wait, for a single system call.
+        classic_writer: Encodes what is said before the welcome.
     """
 
     def __init__(
@@ -85,6 +96,11 @@ class ClientEngine:
         waits: bool,
         logs_errors: bool,
         table: HandlerTable,
+        targets: list[tuple[int, Any]],
+        reconnect: bool,
+        resume_window: float,
+        dead_after: float,
+        beats: bool,
     ) -> None:
         self.table = table
         self.limits = limits
@@ -94,15 +110,23 @@ class ClientEngine:
         self.lock = StateLock()
         self.header_len = header_len
         self.own_address: Any = _own_address(sock)
-        self._title = title
-        offers = header_len >= _ROOM_FOR_PROTO
+        self.title = title
+        self.link_waits = sock.getblocking()
         now = time.monotonic()
-        connection = Connection(
-            limits, now, header_len=header_len, offers_compact=offers
+        self.keeper = Reconnector(
+            *(self, targets),
+            is_willing=reconnect,
+            window=resume_window,
+            dead_after=dead_after,
+            beats=beats,
         )
-        self.link = Link(sock, connection, Outbox(limits.outbox), None)
-        self.link.writer = classic.Writer(header_len, limits.message, by_client=True)
-        self.pump = SharedPump(self.link, self.lock)
+        self.keeper.name, self.keeper.group = name, group
+        self.link = Link(sock, self.keeper.connection(now), Outbox(limits.outbox), None)
+        self.link.keeper = self.keeper
+        largest = limits.message
+        self.classic_writer = classic.Writer(header_len, largest, by_client=True)
+        self.link.writer = self.classic_writer
+        self.pump = SharedPump(self.link, self.lock, self.keeper, dead_after)
         self.outgoing = Post(self.lock, self.turn, (), lambda link: None)
         self.reports = Reports(title, self.table, _log, raises=not logs_errors)
         self.pace = Pace(self.wake)
@@ -127,21 +151,36 @@ class ClientEngine:
         #: Whether messages can be sent, as far as is known.
         self.is_usable = True
         self._closed = False
+        #: Whether the loss of a session waits in the inbox.
+        self.is_lost_to_tell = False
+        #: Told that the link has another socket.
+        self.on_moved: Callable[[], None] | None = None
         if cache_size > 0:
             self.table.tap()
         say_goodbye_at_exit(self)
-        self._say_hello(name, group, milliseconds(now), offers=offers)
+        self.lock.run(self.keeper.say_hello, self.link, now)
 
-    def _say_hello(
-        self, name: str | None, group: str | None, now: int, *, offers: bool
-    ) -> None:
-        control = self.link.writer.control
-        if offers:
-            # Both in one write: a 1.1 server answers the second, ours the first.
-            hello = control(Hello(name, group, PROTO, now)) + control(Probe())
-        else:
-            hello = control(Hello(name, group))
-        self.outgoing.send(self.link, hello)
+    @staticmethod
+    def now() -> float:
+        """The time, in seconds of the monotonic clock."""
+        return time.monotonic()
+
+    def moved(self) -> None:
+        """The link has another socket; under the lock."""
+        self.own_address = _own_address(self.link.sock)
+        self.pump.rebind()
+        if self.on_moved is not None:
+            self.on_moved()
+
+    def forget_wire(self) -> None:
+        """The server may speak another wire by now."""
+        self._knows_wire = False
+
+    def heard(self) -> None:
+        """The server has said which wire it speaks; under the lock."""
+        if self.is_lost_to_tell:
+            return
+        self.is_lost_to_tell = any(isinstance(e, Lost) for e in self.link.inbox)
 
     # --- turning ---------------------------------------------------------------
 
@@ -227,6 +266,12 @@ class ClientEngine:
             link.read()
         if not link.connection.is_open:
             link.settle()
+        self.pump.tend(time.monotonic())
+
+    def patience(self) -> float | None:
+        """Seconds until something is due, for the loop that turns the client."""
+        due = self.pump.patience(time.monotonic())
+        return self.pace.patience(due) if self.pace.is_set else due
 
     def _poll(self, budget: float) -> None:
         end = time.monotonic() + budget
@@ -241,7 +286,7 @@ class ClientEngine:
 
     def _prepare(self) -> None:
         self.uplink.flush_batches()
-        if self.link.outbox.size:
+        if self.link.outbox.size and not self.link.is_dropped:
             self.lock.run(self.link.flush)
 
     def _rest(self) -> None:
@@ -254,7 +299,7 @@ class ClientEngine:
     def _check_over(self) -> None:
         over = self._over
         if over is not None:
-            text = f"{self._title} is disconnected: {over.reason}"
+            text = f"{self.title} is disconnected: {over.reason}"
             raise ClientDisconnected(text) from over.error
 
     def _work(self, *, one: bool = False) -> bool:
@@ -286,16 +331,49 @@ class ClientEngine:
             if isinstance(event, Messages):
                 if self.runner.run_messages(link, event, None, one=one):
                     ran = True
-            elif isinstance(event, Closed):
-                self._over = closed = event
+            elif event is not None:
                 self.lock.run(self._done_with, event)
-                ran = self._ended(closed) or ran
+                ran = self._happened(event) or ran
             self.lock.run(self._done_with, event)
             if one and ran:
                 self._handled += 1
                 break
         self.uplink.flush_unsent()
         return ran
+
+    def _happened(self, event: Event) -> bool:
+        """The link or the session has changed; whether a handler was told."""
+        match event:
+            case Closed():
+                self._over = event
+                return self._ended(event)
+            case Dropped(reason):
+                _log.info("%s lost its link and tries again: %s", self.title, reason)
+                return self.run_event(DROP)
+            case Resumed():
+                return self.run_event(RESUME)
+            case Lost(error):
+                return self._tell_loss(error)
+        raise AssertionError(event)
+
+    def _tell_loss(self, error: SessionLost) -> bool:
+        self.is_lost_to_tell = False
+        if self.run_event(SESSION_LOST, error):
+            return True
+        _log.warning("%s", error)
+        return False
+
+    def tell_loss_first(self) -> bool:
+        """Tell of a lost session before anything of the new one is received."""
+        if self.turn.claims and not self.turn.is_mine:
+            return False
+        lost = next((e for e in self.link.inbox if isinstance(e, Lost)), None)
+        if lost is None:
+            self.is_lost_to_tell = False
+            return False
+        self.lock.run(self.link.inbox.remove, lost)
+        self._tell_loss(lost.error)
+        return True
 
     def _begin(self) -> Any:
         """The next event; it stays in the inbox until it is done with, so that no
@@ -317,8 +395,9 @@ class ClientEngine:
     def _ended(self, closed: Closed) -> bool:
         """The server ended the connection; whether a handler was told."""
         self.is_usable = False
+        self.keeper.stop()
         self.pump.announce()
-        _log.info("%s is disconnected: %s", self._title, closed.reason)
+        _log.info("%s is disconnected: %s", self.title, closed.reason)
         self.lock.run(self.link.settle)
         if self.release is not None:
             self.release()
@@ -356,11 +435,30 @@ class ClientEngine:
 
     def end(self, reason: str, error: HiSockError | None = None) -> None:
         """End the connection from this side; under the lock."""
+        self.keeper.stop()
+        if self.link.is_dropped:
+            self.link.is_dropped = False
+            if self.link.connection.is_open:  # it waits for its welcome
+                self.link.connection.lost(reason, time.monotonic())
+            self._fail_all(reason)
+            self.link.end([Closed(reason, error)], discard=True)
+            return
         events = self.link.connection.close(reason, time.monotonic())
         if events and error is not None:
             events = [Closed(reason, error)]
         self.link.end(events, discard=True)
         self.link.settle()
+
+    def _fail_all(self, reason: str) -> None:
+        if self.link.connection.requests is not None:
+            error = SessionLost(f"no answer came: {reason}")
+            self.link.connection.requests.fail_all(error)
+
+    def come_back(self, goodbye: Bye) -> None:
+        """The server asks for another try later; under the lock."""
+        link = self.link
+        if link.connection.goodbye is not None and link.connection.is_open:
+            link.lose_for(goodbye.text or _ENDED)
 
     def keep(self, mail: Mail) -> None:
         """Keep a message without a handler for whoever receives."""
@@ -380,11 +478,11 @@ class ClientEngine:
         """
         self._check_over()
         if self._closed:
-            raise ClientDisconnected(f"{self._title} was closed by this program")
+            raise ClientDisconnected(f"{self.title} was closed by this program")
         ends = [event for event in self.link.inbox if isinstance(event, Closed)]
         reason = ends[0].reason if ends else _ENDED
         error = ends[0].error if ends else None
-        raise ClientDisconnected(f"{self._title} is disconnected: {reason}") from error
+        raise ClientDisconnected(f"{self.title} is disconnected: {reason}") from error
 
     def queued(self) -> int:
         """Bytes of messages that wait for their handlers."""
@@ -421,6 +519,8 @@ class ClientEngine:
         link, look = self.link, self.search.find
         while True:
             seen = self.pump.news
+            if self.is_lost_to_tell and self.tell_loss_first():
+                continue
             if link.inbox or self.inbox.mails:
                 mail: Mail | None = self.lock.run(look, wanted)
                 if mail is not None:
@@ -463,10 +563,10 @@ class ClientEngine:
             )
         for event in self.link.inbox:
             if isinstance(event, Closed):
-                text = f"{self._title} is disconnected: {event.reason}"
+                text = f"{self.title} is disconnected: {event.reason}"
                 raise ClientDisconnected(text) from event.error
-        if self.search.heard_goodbye:
-            raise ClientDisconnected(f"{self._title} is disconnected: {_ENDED}")
+        if self.link.connection.has_goodbye:
+            raise ClientDisconnected(f"{self.title} is disconnected: {_ENDED}")
 
     # --- ending ----------------------------------------------------------------
 
@@ -477,8 +577,13 @@ class ClientEngine:
 
     @property
     def is_open(self) -> bool:
-        """Whether the link still carries messages."""
+        """Whether messages are still accepted."""
         return self.link.is_open
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a link just now."""
+        return self.link.connection.is_open and not self.link.is_dropped
 
     def close(self, linger: float = LINGER) -> None:
         """Say goodbye, wait until the server has heard it or ``linger`` seconds."""
@@ -487,7 +592,8 @@ class ClientEngine:
         self._closed = True
         self.is_usable = False
         if self.pid != os.getpid():
-            self.link.connection.is_open = False
+            self.keeper.stop()
+            self.link.connection.is_open = self.link.is_dropped = False
             self.link.drop()  # the connection is still the parent's
             return
         self._say_goodbye()

@@ -27,7 +27,7 @@ from hisock.errors import (
 )
 from hisock.handlers.dispatch import Call, NoHandler, resolve, unknown_command
 from hisock.handlers.table import HandlerEntry, HandlerTable
-from hisock.session.connection import Messages
+from hisock.session.events import Messages
 from hisock.session.requests import Answering
 from hisock.types import AsyncClientInfo, ClientInfo
 from hisock.wire import compact

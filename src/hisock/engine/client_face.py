@@ -6,20 +6,27 @@ __all__ = ("ClientFace", "ClientOptions", "read_answer", "spell_client")
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 from hisock.engine.blocking import ClientEngine
-from hisock.engine.dial import dial, parse_address, spell_address
-from hisock.engine.face import Face, check_limits
+from hisock.engine.dial import (
+    DEAD_AFTER,
+    dial,
+    parse_address,
+    spell_address,
+    targets_of,
+)
+from hisock.engine.face import Face, check_limits, check_times
 from hisock.engine.link import DONT_WAIT
 from hisock.errors import InvalidClient, InvalidOption, Refused, UnknownClient
 from hisock.handlers.table import (
     SERVER_EVENTS,
+    SESSION_LOST,
     HandlerEntry,
     HandlerTable,
     Options,
 )
-from hisock.types import ClientLike, Limits
+from hisock.types import ClientLike, Handler, Limits
 from hisock.wire.classic import check_header_len
 from hisock.wire.frames import ClientAnswer, Regroup, Rename
 from hisock.wire.payload import check_name
@@ -32,6 +39,9 @@ class ClientOptions(TypedDict, total=False):
 
     limits: Limits | None
     wait: float
+    reconnect: bool
+    resume_window: float
+    dead_after: float
 
 
 class ClientFace(Face):
@@ -42,6 +52,8 @@ class ClientFace(Face):
     _engine: ClientEngine
     _logs_errors = False
     _is_async = False
+    #: Whether somebody reads all the time, so that silence means the end.
+    _beats = False
 
     def __init__(
         self,
@@ -51,11 +63,9 @@ class ClientFace(Face):
         blocking: bool = True,
         header_len: int = 16,
         cache_size: int = -1,
-        *,
-        limits: Limits | None = None,
-        wait: float = 0.0,
+        **options: Unpack[ClientOptions],
     ) -> None:
-        self._prepare(addr, name, group, blocking, header_len, cache_size, limits, wait)
+        self._prepare(addr, name, group, blocking, header_len, cache_size, **options)
         self._connect()
 
     def _prepare(
@@ -66,8 +76,12 @@ class ClientFace(Face):
         blocking: bool,
         header_len: int,
         cache_size: int,
-        limits: Limits | None,
-        wait: float,
+        *,
+        limits: Limits | None = None,
+        wait: float = 0.0,
+        reconnect: bool = True,
+        resume_window: float = 30.0,
+        dead_after: float = DEAD_AFTER,
     ) -> None:
         """Look at the arguments; nothing of it does I/O."""
         limits = check_limits(limits)
@@ -77,6 +91,10 @@ class ClientFace(Face):
         self.group = check_name(group, limits.name)
         if isinstance(wait, bool) or not isinstance(wait, int | float) or not wait >= 0:
             raise InvalidOption(f"wait is 0 or more seconds, not {wait!r:.40}")
+        check_times(resume_window, dead_after)
+        self._reconnect = bool(reconnect)
+        self._resume_window = resume_window
+        self._dead_after = dead_after
         self._limits = limits
         self._blocking = blocking
         self._cache_size = cache_size
@@ -99,6 +117,11 @@ class ClientFace(Face):
                 waits=self._blocking and not self._is_async,
                 logs_errors=self._logs_errors,
                 table=self._table,
+                targets=targets_of(self.addr),
+                reconnect=self._reconnect,
+                resume_window=self._resume_window,
+                dead_after=self._dead_after,
+                beats=self._beats,
             )
         except BaseException:
             sock.close()
@@ -111,11 +134,11 @@ class ClientFace(Face):
 
     @property
     def is_connected(self) -> bool:
-        """Whether neither side has ended the connection, as far as is known.
+        """Whether there is a connection, as far as is known.
 
         .. versionadded:: 4.0
         """
-        return self._engine.is_usable and self._engine.is_open
+        return self._engine.is_usable and self._engine.is_connected
 
     @property
     def wire(self) -> str | None:
@@ -135,6 +158,21 @@ class ClientFace(Face):
         if engine is not None and command in _ROSTER_EVENTS and not told:
             engine.uplink.tell_roster()
         return before
+
+    def on_session_lost(self, function: Handler) -> Handler:
+        """Have the decorated function told that a session is lost and another begins.
+
+        It gets a ``SessionLost`` with ``.reason``, ``.unacked`` (the messages of which
+        nobody knows whether they arrived) and ``.missed``, before any message of the
+        new session. Without such a function one warning is logged.
+
+        Raises:
+            HandlerSignatureError: It takes something else.
+
+        .. versionadded:: 4.0
+        """
+        self._register(SESSION_LOST, function, Options())
+        return function
 
     def batch(self) -> AbstractContextManager[None]:
         """Collect what is sent inside ``with client.batch():`` into few writes.

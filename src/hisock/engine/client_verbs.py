@@ -114,7 +114,7 @@ class ClientVerbs:
         """Send now, or as soon as the server has answered the hello."""
         engine, watch = self._engine, self._watch
         assert watch is not None
-        size = engine.link.outbox.size
+        size = engine.link.outbox.held
         if engine.link.outbox.is_full and size >= 2 * engine.limits.outbox:
             raise WouldBlock(
                 f"{size} bytes wait to be sent already; await what a send returns"
@@ -135,7 +135,11 @@ class ClientVerbs:
         if engine.uplink.know_wire():
             self._send_early()
             engine.uplink.send(command, content, ttl)
-        elif self._early or not engine.uplink.may_leave(command, content, ttl):
+        elif (
+            self._early
+            or engine.link.is_dropped
+            or not engine.uplink.may_leave(command, content, ttl)
+        ):
             if not (engine.is_usable and engine.is_open):
                 engine.raise_closed()
             compact.pack(content)  # what cannot be sent is refused here
@@ -191,6 +195,8 @@ class ClientVerbs:
             check_timeout(timeout)
             end = time.monotonic() + timeout
         while True:
+            if engine.is_lost_to_tell and engine.tell_loss_first():
+                continue
             mail: Mail | None = engine.lock.run(engine.search.find, wanted)
             if mail is not None:
                 return mail
@@ -251,7 +257,7 @@ class ClientVerbs:
         """Ask the server who somebody is."""
         who = spell_client(client)
         await self._agree(_ANSWER)
-        if not self._engine.link.connection.writes_compact:
+        if self._engine.uplink.wire != "compact":
             return read_answer(client, await self._ask_classic(who))
         try:
             info = await self.call("$GETCLT$", who, _ANSWER, dict)

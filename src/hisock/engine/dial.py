@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ("dial", "forget_path", "listen_at", "parse_address", "spell_address", "tune")
+__all__ = (
+    "DEAD_AFTER",
+    "dial",
+    "forget_path",
+    "listen_at",
+    "parse_address",
+    "spell_address",
+    "targets_of",
+    "tune",
+)
 
 import contextlib
 import errno
@@ -24,9 +33,8 @@ from hisock.types import Address
 CONNECT_TIMEOUT: Final = 10.0
 #: Seconds between two tries of a first connection.
 _RETRY: Final = 0.05
-#: Seconds without an answer after which the kernel gives a peer up; half of it is
-#: silence, half of it probes.
-DEAD_AFTER: Final = 20
+#: Seconds of silence after which a peer counts as gone, unless somebody says so.
+DEAD_AFTER: Final = 20.0
 
 
 #: How the address of a unix socket begins.
@@ -87,7 +95,7 @@ def _parse_unix(text: str) -> str:
     return text
 
 
-def _resolve(address: Address, *, passive: bool) -> list[tuple[int, Any]]:
+def resolve(address: Address, *, passive: bool) -> list[tuple[int, Any]]:
     """The socket families and addresses that a host name stands for."""
     flags = socket.AI_PASSIVE if passive else 0
     try:
@@ -114,7 +122,7 @@ def listen_at(address: Address | str) -> socket.socket:
     """
     if isinstance(address, str):
         return _listen_unix(address)
-    family, where = _resolve(address, passive=True)[0]
+    family, where = resolve(address, passive=True)[0]
     sock: socket.socket | None = None
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -204,6 +212,17 @@ def _cannot_listen(address: Address, error: OSError) -> CannotListen:
     return mapped
 
 
+def targets_of(address: Address | str) -> list[tuple[int, Any]]:
+    """The socket families and addresses to find a server at.
+
+    Raises:
+        InvalidAddress: The host is unknown.
+    """
+    if isinstance(address, str):
+        return [(socket.AF_UNIX, address.removeprefix(UNIX))]
+    return resolve(address, passive=False)
+
+
 def dial(
     address: Address | str, *, waits: bool = False, patience: float = 0.0
 ) -> socket.socket:
@@ -239,7 +258,7 @@ def _dial_once(address: Address | str, waits: bool) -> socket.socket:
     if address[1] == 0:
         raise InvalidAddress(f"port 0 at {where} is no server's; give its real port")
     problem: OSError | None = None
-    for family, target in _resolve(address, passive=False):
+    for family, target in resolve(address, passive=False):
         try:
             return _connect(family, target, waits)
         except OSError as error:
@@ -276,12 +295,16 @@ def _not_running(where: str, error: OSError) -> ServerNotRunning:
     return mapped
 
 
-def tune(sock: socket.socket, *, waits: bool = False) -> None:
+def tune(
+    sock: socket.socket, *, waits: bool = False, dead_after: float = DEAD_AFTER
+) -> None:
     """Make a connected socket prompt, and aware of a dead peer.
 
     Args:
         sock: A connected socket.
         waits: Whether a read without ``DONT_WAIT`` may wait.
+        dead_after: Seconds without an answer after which the kernel gives a peer up;
+            half of it is silence, half of it probes. 0 for never.
     """
     sock.setblocking(waits)
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
@@ -289,13 +312,15 @@ def tune(sock: socket.socket, *, waits: bool = False) -> None:
     # Without it a write-write-read stalls 40 ms.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    half = DEAD_AFTER // 2
+    if not dead_after:
+        return
+    half = max(1, int(dead_after / 2))
     for option, value in (
         ("TCP_KEEPIDLE", half),
         ("TCP_KEEPALIVE", half),  # macOS's name for it
         ("TCP_KEEPINTVL", max(1, half // 5)),
         ("TCP_KEEPCNT", 5),
-        ("TCP_USER_TIMEOUT", DEAD_AFTER * 1000),
+        ("TCP_USER_TIMEOUT", int(dead_after * 1000)),
     ):
         number = getattr(socket, option, None)
         if number is not None:

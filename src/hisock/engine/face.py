@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Face", "Registered", "ThreadedFace", "check_limits")
+__all__ = ("Face", "Registered", "ThreadedFace", "check_limits", "check_times")
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self
 from hisock.engine.blame import users_line
 from hisock.engine.pace import Pace
 from hisock.engine.threads import Driver
+from hisock.engine.waiting import check_timeout
 from hisock.errors import InvalidOption, ReservedCommand
-from hisock.handlers.table import HandlerEntry, HandlerTable, Options
+from hisock.handlers.table import DROP, RESUME, HandlerEntry, HandlerTable, Options
 from hisock.types import Handler, Handlers, Limits
 from hisock.wire.payload import prefix_of
 
 #: Commands that are remembered as harmless.
 _KNOWN: Final = 4096
+
+#: Seconds that a session should last longer than it takes to notice a dead link.
+_ROOM_TO_NOTICE: Final = 5.0
 
 #: Seconds that a stopping thread waits for its peers, so that ``join`` is prompt.
 _STOP_LINGER: Final = 0.5
@@ -177,6 +181,31 @@ class Face:
         self._table.on_error = function
         return function
 
+    def on_drop(self, function: Handler) -> Handler:
+        """Have the decorated function called when a link is cut, and its session not.
+
+        On a server it gets the client, which stays a member until ``leave``; what is
+        sent to it meanwhile waits.
+
+        Raises:
+            HandlerSignatureError: It takes something else.
+
+        .. versionadded:: 4.0
+        """
+        self._register(DROP, function, Options())
+        return function
+
+    def on_resume(self, function: Handler) -> Handler:
+        """Have the decorated function called when the session goes on after a cut.
+
+        Raises:
+            HandlerSignatureError: It takes something else.
+
+        .. versionadded:: 4.0
+        """
+        self._register(RESUME, function, Options())
+        return function
+
     def every(self, seconds: float) -> Callable[[Handler], Handler]:
         """Call the decorated function at that pace, while the loop verbs wait.
 
@@ -297,6 +326,26 @@ def check_limits(limits: Limits | None) -> Limits:
     if not isinstance(limits, Limits):
         raise InvalidOption(f"limits is like Limits(message=1000), not {limits!r:.40}")
     return limits
+
+
+def check_times(resume_window: float, dead_after: float) -> None:
+    """Refuse what are no times, and warn of what hardly helps.
+
+    Raises:
+        InvalidOption: One is no number of seconds from 0 up.
+    """
+    for name, value in (("resume_window", resume_window), ("dead_after", dead_after)):
+        check_timeout(value)
+        if not value >= 0:
+            raise InvalidOption(f"{name} is 0 (off) or more seconds, not {value!r}")
+    if 0 < resume_window < dead_after + _ROOM_TO_NOTICE:
+        warnings.warn(
+            f"with resume_window={resume_window:g} and dead_after={dead_after:g} a "
+            "session may be over before a dead link is noticed; "
+            f"{dead_after + _ROOM_TO_NOTICE:g} s and more are of use",
+            UserWarning,
+            stacklevel=users_line(),
+        )
 
 
 def _host(address: Any) -> str:

@@ -48,8 +48,12 @@ class Hearing(Running):
         """Act on a frame that is not a message; whether a handler ran."""
         engine = self._engine
         match frame:
-            case Bye(_, text, _):
+            case Bye(_, text, retry_ms) if retry_ms is None or not (
+                engine.keeper.is_willing
+            ):
                 engine.lock.run(engine.end, text or "the server ended the connection")
+            case Bye():
+                engine.lock.run(engine.come_back, frame)
             case Joined(info):
                 return engine.run_event("client_connect", _as_client(info))
             case Left(info):

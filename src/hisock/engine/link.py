@@ -5,21 +5,24 @@ Never waits and never decides; the engine that holds the lock calls it.
 
 from __future__ import annotations
 
-__all__ = ("DONT_WAIT", "READ_SIZE", "Link")
+__all__ = ("DONT_WAIT", "READ_SIZE", "Keeper", "Link")
 
 import contextlib
 import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from hisock.handlers.table import HandlerEntry
-from hisock.hub.outbox import Outbox
-from hisock.session.connection import Connection, Event, Messages
+from hisock.hub.outbox import Outbox, Plain
+from hisock.session.connection import Connection
+from hisock.session.events import Closed, Dropped, Event, Messages
+from hisock.session.resume import Block, Replay, Session, Written
 from hisock.session.states import State
 from hisock.types import ClientInfo, Limits
 from hisock.wire.compact import Encoded
+from hisock.wire.frames import Refusal, Welcome
 
 #: Bytes of one read: large enough to share the cost of a turn among hundreds of small
 #: messages, small enough that the allocator does not ask the system for it.
@@ -31,6 +34,18 @@ READ_SIZE: Final = 64 * 1024
 DONT_WAIT: Final[int] = socket.MSG_DONTWAIT if sys.platform == "linux" else 0
 
 clock = time.monotonic
+
+
+class Keeper(Protocol):
+    """What brings a client back after a cut."""
+
+    is_willing: bool
+
+    def answered(self, welcome: Welcome | None) -> None:
+        """The server has said which wire it speaks; without a welcome it is of 1.1."""
+
+    def refused(self, refusal: Refusal) -> bool:
+        """The server does not let us in; whether another try makes sense."""
 
 
 class Link:
@@ -46,6 +61,11 @@ class Link:
         is_torn: Whether a KeyboardInterrupt struck between a read or write and the note
             of what it did: bytes may have come or gone unseen, so none may follow.
         address: Where the peer called from.
+        replay: What was written and not acknowledged; ``None`` without a session.
+        is_dropped: Whether its link is cut, but not its session.
+        look_at: Bytes in ``replay`` from which somebody should look at it.
+        ends_at: When such a session ends, on a server.
+        cut_reason: Why a server cut the link.
         has_joined: Whether it was ever a member of the server.
         is_member: Whether it is one now.
         writer: Encodes what is sent to it.
@@ -61,16 +81,22 @@ class Link:
         "_shut",
         "address",
         "connection",
+        "cut_reason",
+        "ends_at",
         "fd",
         "has_joined",
         "inbox",
         "info",
         "is_busy",
+        "is_dropped",
         "is_member",
         "is_paused",
         "is_ready",
         "is_torn",
+        "keeper",
+        "look_at",
         "outbox",
+        "replay",
         "sock",
         "timer",
         "todo",
@@ -99,6 +125,13 @@ class Link:
         self.wants_roster = True
         self.todo: list[Callable[[], object]] = []
         self._running: dict[HandlerEntry, int] | None = None
+        self.is_dropped = False
+        self.replay: Replay | None = None
+        self.look_at = 0
+        self.ends_at: float | None = None
+        self.cut_reason = ""
+        #: Brings a client back after a cut.
+        self.keeper: Keeper | None = None
         self.watched = (True, False)
         self.timer: float | None = None
         self.is_torn = False
@@ -115,31 +148,45 @@ class Link:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent."""
-        return self.connection.is_open
+        """Whether messages can be sent; they may have to wait for a new socket."""
+        return self.connection.is_open or self.is_dropped
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will happen on this link."""
+        """Whether nothing more will happen on this socket."""
         return self.connection.state is State.CLOSED
 
     @property
     def wants_writing(self) -> bool:
         """Whether the socket has to be watched for room."""
-        return self.outbox.size > 0 and not self.is_over
+        return self.outbox.size > 0 and not (self.is_over or self.is_dropped)
 
     @property
     def wants_reading(self) -> bool:
         """Whether the peer may still send something."""
         return not (self._eof or self.is_paused)
 
+    @property
+    def is_unheard(self) -> bool:
+        """Whether so much is not acknowledged that somebody should look."""
+        return self.replay is not None and self.replay.size > self.look_at
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits to be written, or a lot to be acknowledged."""
+        return self.outbox.size > 0 or self.is_unheard
+
     def is_overfed(self, limits: Limits) -> bool:
         """Whether as much waits for its handlers as may; more where this side awaits an
-        answer that would have to come after it."""
+        answer or an acknowledgement, that would have to come after it."""
+        waiting = [event for event in self.inbox if isinstance(event, Messages)]
+        size = sum(event.size for event in waiting)
         requests = self.connection.requests
-        awaits = requests is not None and requests.asked
-        limit = limits.queue if awaits else limits.handler_queue
-        return 0 < limit < sum(e.size for e in self.inbox if isinstance(e, Messages))
+        if self.outbox.held or (requests is not None and requests.asked):
+            return 0 < limits.queue < size
+        count = sum(len(event.bodies) - event.place for event in waiting)
+        too_many = 0 < limits.handler_messages < count
+        return too_many or 0 < limits.handler_queue < size
 
     def begin(self, entry: HandlerEntry) -> None:
         """A handler for this link takes longer than its call."""
@@ -166,7 +213,10 @@ class Link:
         self.is_busy = any(n >= entry.options.concurrency for entry, n in running)
 
     def next_deadline(self) -> float | None:
-        """When ``Connection.tick`` or ``Outbox.check`` is due, if nothing happens."""
+        """When ``Connection.tick`` or ``Outbox.check`` is due, if nothing happens; or
+        when the session ends."""
+        if self.is_dropped and self.ends_at is not None:
+            return self.ends_at
         own, stall = self.connection.deadline, self.outbox.deadline
         if own is None or stall is None:
             return own if stall is None else stall
@@ -207,77 +257,189 @@ class Link:
                 self.heed()
         elif not self._eof and not self.is_over:
             self._eof = True
-            self.inbox += self.connection.feed_eof(clock())
+            self.happen(self.connection.feed_eof(clock()))
 
     def heed(self) -> None:
-        """Send what the conversation itself has to say: marks, pongs, the goodbye."""
-        self.connection.needs_attention = False
-        out = self.connection.take_bytes()
+        """Do what the conversation itself asks for: marks, pongs, acknowledgements are
+        sent, a cut and a welcome have their consequences."""
+        connection = self.connection
+        connection.needs_attention = False
+        if not connection.is_open:
+            self._look_at_end()
+            return
+        out = connection.take_bytes()
         if out:
             self.is_torn = False
-            self.send(out)
+            self.send_control(out)
+        if self.keeper is not None and connection.is_agreed:
+            welcome, connection.welcome = connection.welcome, None
+            self.keeper.answered(welcome)
+
+    def _look_at_end(self) -> None:
+        """The conversation on this socket is over; the session may not be."""
+        end = self.inbox[-1] if self.inbox else None
+        if not (isinstance(end, Closed) and self._goes_on(end)):
+            self.connection.needs_attention = True
+            self.is_dropped = False
+            return
+        self.inbox.pop()
+        if not self.is_dropped:  # else a try to come back that came to nothing
+            self.inbox.append(Dropped(end.reason))
+        self.suspend()
+
+    def _goes_on(self, end: Closed) -> bool:
+        keeper = self.keeper
+        if keeper is None:
+            return end.is_cut and self.connection.session is not None
+        refusal = self.connection.refusal
+        if refusal is not None:
+            return keeper.refused(refusal)
+        return end.is_cut and keeper.is_willing
+
+    def suspend(self) -> None:
+        """The socket is gone: what is sent waits for another."""
+        self.is_dropped = True
+        self.is_torn = self._eof = self._shut = False
+        self.outbox.cut()
+        self.connection.lost("", clock())  # where it was still saying goodbye
+        with contextlib.suppress(OSError):  # wakes whoever waits for it
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+    def begin_session(self, session: Session | None) -> None:
+        """Keep from now on what may have to be written again."""
+        self.replay = self.outbox.replay = None if session is None else session.replay
+
+    def adopt(self, newcomer: Link) -> None:
+        """Go on with the socket on which the peer came back."""
+        self.sock, self.fd = newcomer.sock, newcomer.fd
+        self.address = newcomer.address
+        self.connection = newcomer.connection
+        self.watched = newcomer.watched
+        self.ends_at = None
+        # Its own timers and events are void; the first event was its hello.
+        self.inbox += newcomer.inbox[1:]
+        newcomer.inbox.clear()
+        newcomer.timer = None
+
+    def go_on(self) -> None:
+        """The peer has been told what arrived, and told us: write the rest again."""
+        assert self.replay is not None
+        self.is_dropped = False
+        self.outbox.resume(self.replay.again())
+        self.flush()
 
     def lose(self, error: OSError) -> None:
         """A read or write failed: the link is gone."""
-        self._lose(_why(error))
+        self.lose_for(_why(error))
 
-    def send(self, frame: Encoded) -> None:
-        """Write a frame after everything before it, as far as there is room."""
-        if isinstance(frame, tuple):
-            self._send_parts(frame)
-            return
-        if self.is_torn or self.outbox.size:
-            self.outbox.append(frame)
+    def lose_for(self, reason: str) -> None:
+        """The link is gone, whatever it was in the middle of."""
+        self.happen(self.connection.lost(reason, clock()))
+        if not self.is_dropped:
+            self.outbox.clear()
+
+    def happen(self, events: list[Event]) -> None:
+        """Put events into the inbox that no read brought."""
+        self.inbox += events
+        if self.connection.needs_attention:
+            self.heed()
+
+    def send_control(self, data: bytes) -> None:
+        """Write what has no number, before all that has none yet.
+
+        While the session waits for its welcome this is all that is written.
+        """
+        if self.is_torn or (self.outbox.size and not self.is_dropped):
+            self.outbox.put_first(data)
             self.flush()
             return
         self.is_torn = True
         try:
-            sent = self.sock.send(frame, DONT_WAIT)
+            sent = self.sock.send(data, DONT_WAIT)
         except OSError as error:
-            self.keep_all(frame, error)
+            sent = self._room_or_loss(error)
+        if 0 <= sent < len(data):
+            self.outbox.keep((memoryview(data)[sent:],))
+        self.is_torn = False
+
+    def send_early(self, data: bytes, packed: Encoded) -> None:
+        """Write a message on the classic wire that would be replayed as ``packed``."""
+        if self.replay is not None:
+            self.replay.note(packed)
+        self.outbox.keep((data,))
+        self.flush()
+
+    def send(self, frame: Written) -> None:
+        """Write a frame after everything before it, as far as there is room."""
+        if self.is_torn or self.outbox.size or self.is_dropped:
+            self.outbox.append(frame)
+            self.flush()
             return
-        if sent == len(frame):
+        if self.replay is not None:
+            self.replay.note(frame)
+        if isinstance(frame, tuple):
+            self._send_parts(frame)
+            return
+        data = frame.data if isinstance(frame, Block) else frame
+        self.is_torn = True
+        try:
+            sent = self.sock.send(data, DONT_WAIT)
+        except OSError as error:
+            sent = self._room_or_loss(error)
+        if sent == len(data):
             self.is_torn = False
-        else:
+        elif sent >= 0:
             self.keep(frame, sent)
 
     def _send_parts(self, parts: tuple[bytes, ...]) -> None:
         """Write a large frame as ``send`` does, without joining it (bench/large.py)."""
-        sent = 0
-        if not (self.is_torn or self.outbox.size) and hasattr(self.sock, "sendmsg"):
-            self.is_torn = True
-            try:
-                sent = self.sock.sendmsg(parts, (), DONT_WAIT)
-            except OSError as error:
-                if not isinstance(error, BlockingIOError | InterruptedError):
-                    self.is_torn = False
-                    self.lose(error)
-                    return
+        if not hasattr(self.sock, "sendmsg"):
+            self.outbox.keep(parts)
+            self.flush()
+            return
+        self.is_torn = True
+        try:
+            sent = self.sock.sendmsg(parts, (), DONT_WAIT)
+        except OSError as error:
+            sent = self._room_or_loss(error)
+        if sent >= 0:
+            left: list[memoryview] = []
             for part in parts:
                 if sent < len(part):
-                    self.outbox.append(memoryview(part)[sent:])
+                    left.append(memoryview(part)[sent:])
                 sent = max(0, sent - len(part))
+            if left:
+                self.outbox.keep(tuple(left))
             self.is_torn = False
-            return
-        for part in parts:
-            self.outbox.append(part)
-        self.flush()
 
-    def keep(self, frame: bytes, sent: int) -> None:
-        """Write later what there was no room for."""
-        self.outbox.append(memoryview(frame)[sent:])
+    def keep(self, frame: bytes | Block, sent: int) -> None:
+        """Write later what there was no room for; it was noted already."""
+        if not sent and self.replay is not None:
+            self.replay.take_back()
+        if not sent:
+            self.outbox.append(frame)
+        else:
+            data = frame.data if isinstance(frame, Block) else frame
+            self.outbox.keep((memoryview(data)[sent:],))
         self.is_torn = False
 
     def keep_all(self, frame: bytes, error: OSError) -> None:
         """Write a frame later if there was no room at all; else the link is lost."""
-        if isinstance(error, BlockingIOError | InterruptedError):
+        if self._room_or_loss(error) == 0:
             self.keep(frame, 0)
-        else:
-            self.is_torn = False
-            self.lose(error)
+
+    def _room_or_loss(self, error: OSError) -> int:
+        """What a failed write has written: 0, or -1 if the link is lost."""
+        if isinstance(error, BlockingIOError | InterruptedError):
+            return 0
+        self.is_torn = False
+        self.lose(error)
+        return -1
 
     def flush(self) -> None:
         """Write what waits, as far as there is room."""
+        if self.is_dropped:
+            return
         if self.is_torn:
             self._tear()
             return
@@ -302,10 +464,13 @@ class Link:
     def settle(self) -> None:
         """Take the next step of an ending, if there is one."""
         connection = self.connection
+        if self.is_dropped:
+            return
         goodbye = connection.take_bytes()
         connection.needs_attention = False
         if goodbye:
-            self.send(goodbye)
+            self.outbox.append(Plain(goodbye))
+            self.flush()
         elif self.outbox.size and connection.state is State.CLOSING:
             self.flush()
         if connection.state is not State.CLOSING or self.outbox.size:
@@ -315,7 +480,7 @@ class Link:
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_WR)
         if self._eof:
-            self.inbox += connection.lost("both sides are done", clock())
+            self.lose_for("both sides are done")
 
     def end(self, events: list[Event], *, discard: bool) -> None:
         """Put the end into the inbox, in place of what waits there or after it."""
@@ -323,21 +488,17 @@ class Link:
             for event in self.inbox:
                 if isinstance(event, Messages):
                     event.bodies.clear()  # ends the loop that runs them, too
-        self.inbox += events
+        self.happen(events)
 
     def drop(self) -> None:
         """Close the socket, whatever state the conversation is in."""
         self.sock.close()
 
-    def _lose(self, reason: str) -> None:
-        self.outbox.clear()
-        self.inbox += self.connection.lost(reason, clock())
-
     def _tear(self) -> None:
         """An exception struck in the middle of a read or write: where the next frame
         begins is unknown, so no byte may follow."""
         self.is_torn = False
-        self._lose("interrupted in the middle of a frame")
+        self.lose_for("interrupted in the middle of a frame")
 
 
 def _why(error: OSError) -> str:

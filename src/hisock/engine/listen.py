@@ -14,6 +14,7 @@ import logging
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from hisock.engine.link import Link
 from hisock.engine.threads import StateLock
 from hisock.hub.outbox import Outbox
 from hisock.session.connection import Connection
+from hisock.session.resume import ACK_DELAY
 from hisock.session.states import State
 from hisock.types import Limits
 
@@ -44,7 +46,15 @@ class Pump:
         limits: How much strangers may ask for.
         lock: Held around everything that changes a link.
         compact: Whether our own wire is spoken.
+        dead_after: Seconds of silence after which a client that is never silent counts
+            as gone.
+
+    Attributes:
+        end_session: Told of a dropped link whose session ends now, and why; set by the
+            engine.
     """
+
+    end_session: Callable[[Link, str, str], None]
 
     def __init__(
         self,
@@ -53,7 +63,12 @@ class Pump:
         lock: StateLock,
         *,
         compact: bool = True,
+        dead_after: float = 0.0,
     ) -> None:
+        self._dead_after = dead_after
+        #: Links that owe an acknowledgement, and when it is due.
+        self._owing: dict[Link, None] = {}
+        self._ack_at: float | None = None
         self._listener: socket.socket | None = None
         self._compact = compact
         self._callers = 0
@@ -70,6 +85,8 @@ class Pump:
         self._accepts = True
         #: Every link that has a socket.
         self.links: dict[Link, None] = {}
+        #: Links without a socket whose session may go on; the oldest first.
+        self.dropped: dict[Link, None] = {}
         #: Links whose inbox waits for its turn.
         self.ready: deque[Link] = deque()
         #: Links that got something while a handler of theirs still runs.
@@ -215,13 +232,15 @@ class Pump:
             return
         now = time.monotonic()
         try:
-            tune(sock)
+            tune(sock, dead_after=self._dead_after)
         except OSError:  # it is gone already
             sock.close()
             return
         if 0 < limits.unfinished <= len(self._unfinished):
             self._evict_stranger(now)
-        connection = Connection(limits, now, offers_compact=self._compact)
+        connection = Connection(
+            limits, now, offers_compact=self._compact, dead_after=self._dead_after
+        )
         link = Link(sock, connection, Outbox(limits.outbox), address)
         self.links[link] = None
         self._unfinished[link] = None
@@ -246,6 +265,11 @@ class Pump:
             lock.is_busy = True
             try:
                 link.read()
+                session = link.connection.session
+                if session is not None and session.received != session.told:
+                    self._owing[link] = None
+                    if self._ack_at is None:
+                        self._arm_acks()
                 is_usual = link.has_joined and link.connection.is_open
                 if not is_usual or link.outbox.size or link.is_busy:
                     if link in self.links:
@@ -257,6 +281,21 @@ class Pump:
                 lock.is_busy = False
         if lock.postponed:
             lock.catch_up()
+
+    def _arm_acks(self) -> None:
+        self._ack_at = time.monotonic() + ACK_DELAY
+        self._set_alarm()
+
+    def _acknowledge(self) -> None:
+        """Tell those that sent little, and nothing since, that it has come."""
+        self._ack_at = None
+        while self._owing:
+            link, _ = self._owing.popitem()
+            if link in self.links:
+                link.connection.acknowledge()
+                if link.connection.needs_attention:
+                    link.heed()
+                self._attend(link)
 
     def _write(self, link: Link) -> None:
         if link in self.links:
@@ -281,19 +320,58 @@ class Pump:
             self.busy[link] = None
         link.is_paused = link.is_busy and link.is_overfed(self._limits)
         if link.is_over:
-            self._forget(link)
+            if link in self.links:
+                self._forget(link)
+            if link.is_dropped:
+                self._hold(link)
             return
         if (link.wants_reading, link.wants_writing) != link.watched:
             link.watched = (link.wants_reading, link.wants_writing)
             read = self._on_readable if link.wants_reading else None
             write = self._on_writable if link.wants_writing else None
             self._drive.watch(link.fd, read, write, link)
+        self._arm(link)
+
+    def _arm(self, link: Link) -> None:
         deadline = link.next_deadline()
         if deadline is not None and deadline != link.timer:
             link.timer = deadline
             self._armed += 1
             heapq.heappush(self._deadlines, (deadline, self._armed, link))
             self._set_alarm()
+
+    def _hold(self, link: Link) -> None:
+        """Keep a link without a socket, until its peer is back or its time is over."""
+        session = link.connection.session
+        assert session is not None
+        if link not in self.dropped:
+            self.dropped[link] = None
+            link.ends_at = time.monotonic() + session.window
+            while 0 < self._limits.dropped < len(self.dropped):
+                oldest = next(iter(self.dropped))
+                self.release(oldest)
+                self.end_session(oldest, "evicted", "too many dropped sessions")
+        if link in self.dropped:
+            self._arm(link)
+
+    def release(self, link: Link) -> None:
+        """Hold a link no longer: it is back, or its session ends."""
+        self.dropped.pop(link, None)
+        link.ends_at = None
+
+    def move(self, newcomer: Link, link: Link) -> None:
+        """Give a link the socket on which its peer came back; under the lock."""
+        if link in self.links:
+            self._forget(link)
+        self.release(link)
+        self._drive.forget(newcomer.fd, newcomer)
+        self.links.pop(newcomer, None)
+        self._unfinished.pop(newcomer, None)
+        link.adopt(newcomer)
+        self.links[link] = None
+        link.watched = (True, False)
+        self._drive.watch(link.fd, self._on_readable, None, link)
+        self.touch(link)
 
     def _forget(self, link: Link) -> None:
         """Give a link's descriptor back."""
@@ -316,9 +394,8 @@ class Pump:
         return heap[0][0] if heap else None
 
     def _set_alarm(self) -> None:
-        due = self._next_deadline()
-        rest = self._accept_at
-        self._drive.alarm = min(due, rest) if due and rest else due or rest
+        dues = (self._next_deadline(), self._accept_at, self._ack_at)
+        self._drive.alarm = min((due for due in dues if due is not None), default=None)
 
     def _on_alarm(self) -> None:
         self._lock.run(self._tick)
@@ -328,17 +405,33 @@ class Pump:
 
     def _tick(self) -> None:
         now = time.monotonic()
+        if self._ack_at is not None and self._ack_at <= now:
+            self._acknowledge()
         while (when := self._next_deadline()) is not None and when <= now:
             link = heapq.heappop(self._deadlines)[2]
             link.timer = None
-            link.inbox += link.connection.tick(now)
+            if link.is_dropped:
+                self.release(link)
+                self.end_session(link, "expired", "its client did not come back")
+                continue
+            link.happen(link.connection.tick(now))
             self.check_slow(link, now)
             self._attend(link)
 
     def check_slow(self, link: Link, now: float) -> None:
-        """End a link whose peer takes nothing; under the lock."""
+        """Cut off a link whose peer takes nothing; under the lock."""
+        if link.is_dropped:
+            if link.outbox.is_overflowing:
+                self.release(link)
+                self.end_session(link, "overflow", "too much was waiting for it")
+            return
         reason = link.outbox.check(now) if link.is_open else None
-        if reason is not None:
+        if reason is None:
+            return
+        if link.connection.session is not None:
+            link.cut_reason = "slow_consumer"
+            link.lose_for(reason)
+        else:
             link.outbox.clear()
             link.end(link.connection.close(reason, now), discard=True)
-            self.touch(link)
+        self.touch(link)

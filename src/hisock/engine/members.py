@@ -15,7 +15,7 @@ from hisock.engine.link import Link
 from hisock.engine.post import Post
 from hisock.engine.repeats import Repeats
 from hisock.engine.threads import StateLock, Turn
-from hisock.engine.waiting import deadline, wait_for_room
+from hisock.engine.waiting import deadline
 from hisock.errors import (
     HiSockError,
     InvalidOption,
@@ -51,6 +51,7 @@ class Members:
     Attributes:
         registry: Who is here.
         is_closed: Whether nobody will be any more.
+        wait_beside: Waits a moment for something to be so, while somebody reads.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Members:
         self._turn = turn
         self._outgoing = outgoing
         self._settle = settle
+        self.wait_beside: Callable[[Callable[[], bool]], None] = lambda is_done: None
         self._repeats = Repeats()
         self._compact = compact.Writer(limits.message)
         self._classic: dict[int, classic.Writer] = {}
@@ -186,7 +188,7 @@ class Members:
             self.check_open()
             link = self.look_up(who)
         frame = link.writer.message(command, content, _end_of(ttl))
-        if link.outbox.size and link.outbox.is_full and not self._turn.is_mine:
+        if link.is_behind and link.outbox.is_full and not self._turn.is_mine:
             self._wait_for_room(link)
         self._outgoing.send(link, frame)
 
@@ -200,9 +202,9 @@ class Members:
             WouldBlock: Twice as much waits for it as may.
         """
         frame = link.writer.message(command, content, _end_of(ttl))
-        if link.outbox.is_full and link.outbox.size >= 2 * self._limits.outbox:
+        if link.outbox.is_full and link.outbox.held >= 2 * self._limits.outbox:
             raise WouldBlock(
-                f"{link.outbox.size} bytes wait for {dict(link.info)} already; await "
+                f"{link.outbox.held} bytes wait for {dict(link.info)} already; await "
                 "what a send returns"
             )
         self._outgoing.send(link, frame)
@@ -334,16 +336,16 @@ class Members:
     def _wait_for_room(self, link: Link) -> None:
         end = time.monotonic() + STALL
         while link.outbox.is_full and link.is_open:
-            before = link.outbox.size
-            wait_for_room(link.sock, 0.1)
+            before = link.outbox.held + link.outbox.size
+            self.wait_beside(lambda: not link.outbox.is_full)
             self._lock.run(self._push, link)
             now = time.monotonic()
-            if link.outbox.size < before:
+            if link.outbox.held + link.outbox.size < before:
                 end = now + STALL
             elif now >= end:
                 raise SendTimeout(
                     f"{dict(link.info)} took nothing for {STALL:g} s while "
-                    f"{link.outbox.size} bytes were waiting for it"
+                    f"{link.outbox.held} bytes were waiting for it"
                 )
 
     def _push(self, link: Link) -> None:

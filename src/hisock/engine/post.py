@@ -14,8 +14,8 @@ from typing import Final
 
 from hisock.engine.link import DONT_WAIT, Link
 from hisock.engine.threads import StateLock, Turn
-from hisock.session.connection import Messages
-from hisock.wire.compact import Encoded
+from hisock.session.events import Messages
+from hisock.session.resume import Written
 
 #: Seconds that what a handler sent may wait for the rest of its batch.
 COALESCE: Final = 0.001
@@ -74,7 +74,7 @@ class Post:
         if not self.unsent:
             self._mark = time.monotonic()
 
-    def send(self, link: Link, frame: Encoded) -> bool:
+    def send(self, link: Link, frame: Written) -> bool:
         """Send a frame; takes the lock. Whether something waits to be written now.
 
         In the usual case this is ``StateLock.run``, ``write`` and ``Link.send`` in one
@@ -98,9 +98,16 @@ class Post:
             )
             if free:
                 lock.is_busy = link.is_torn = True
+                replay = link.replay
                 try:
+                    if replay is not None:  # ``Replay.note`` in place
+                        if replay.blocks is None:
+                            replay.note(frame)
+                        else:
+                            replay.blocks.append(frame)
+                            replay.size += len(frame)  # type: ignore[arg-type]  # bytes
                     sent = link.sock.send(frame, DONT_WAIT)  # type: ignore[arg-type]
-                    if sent == len(frame):
+                    if sent == len(frame):  # type: ignore[arg-type]
                         link.is_torn = False
                     else:
                         link.keep(frame, sent)  # type: ignore[arg-type]
@@ -110,16 +117,16 @@ class Post:
                     lock.is_busy = False
         if not free:
             lock.run(self.write, link, frame)
-        elif link.outbox.size or not link.connection.is_open:
+        elif link.outbox.size or not link.connection.is_open or link.is_unheard:
             lock.run(self._behind, link)
         if lock.postponed:
             lock.catch_up()
-        return link.outbox.size > 0
+        return link.outbox.size > 0 or link.is_unheard
 
-    def write(self, link: Link, frame: Encoded) -> None:
+    def write(self, link: Link, frame: Written) -> None:
         """As ``send``, under the lock; one whose end has begun hears no more, and that
         is no error."""
-        if not link.connection.is_open:
+        if not link.is_open:
             return
         if self.gather is not None and isinstance(frame, bytes):
             self._keep(link, frame, self.gather)
@@ -133,9 +140,7 @@ class Post:
         ):
             self._collect(link, frame)
             return
-        link.send(frame)
-        if link.outbox.size or not link.connection.is_open:
-            self._behind(link)
+        self.write_now(link, frame)
 
     def _keep(self, link: Link, frame: bytes, gather: Callable[[], None]) -> None:
         link.outbox.append(frame)
@@ -146,10 +151,10 @@ class Post:
             self.is_gathering = True
             gather()
 
-    def write_now(self, link: Link, frame: Encoded) -> None:
+    def write_now(self, link: Link, frame: Written) -> None:
         """As ``write``, but not collected: somebody waits for the answer."""
         link.send(frame)
-        if link.outbox.size or not link.connection.is_open:
+        if link.outbox.size or not link.connection.is_open or link.is_unheard:
             self._behind(link)
 
     def _collect(self, link: Link, frame: bytes) -> None:
@@ -179,5 +184,5 @@ class Post:
 
     def _flush_link(self, link: Link) -> None:
         link.flush()
-        if link.outbox.size or not link.connection.is_open:
+        if link.outbox.size or not link.connection.is_open or link.is_unheard:
             self._behind(link)

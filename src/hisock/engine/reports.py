@@ -5,15 +5,16 @@ from __future__ import annotations
 __all__ = ("Reports",)
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hisock.engine.calls import explain_conversion
 from hisock.engine.inbox import Mail
 from hisock.engine.repeats import Repeats
-from hisock.errors import ConversionError, HandlerError, UnknownCommand
+from hisock.errors import ConversionError, HandlerError, Undelivered, UnknownCommand
 from hisock.handlers.dispatch import unknown_command
 from hisock.handlers.table import HandlerEntry, HandlerTable
+from hisock.types import Message
 
 
 class Reports:
@@ -85,6 +86,17 @@ class Reports:
         elif count := self._repeats.due(command[:64]):
             text = unknown_command(self._table, command)
             self._log.warning("%s: %s (%d)", self._name, text, count)
+
+    def undelivered(self, client: Any, sent: Sequence[Message]) -> None:
+        """A client is gone for good before all that was sent to it had arrived."""
+        text = (
+            f"{self._name}: {dict(client)} is gone before {len(sent)} messages to it "
+            f"were acknowledged, the first {sent[0].command!r:.64}"
+        )
+        if self._table.on_error is not None:
+            self._tell(Undelivered(text, client, sent), None)
+        elif count := self._repeats.due("undelivered"):
+            self._log.warning("%s (%d)", text, count)
 
     def _tell(self, report: HandlerError, error: Exception | None) -> None:
         report.__cause__ = error

@@ -12,18 +12,16 @@ from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
 from hisock.errors import RemoteProtocolError
 from hisock.handlers.dispatch import NoHandler, resolve
-from hisock.session.connection import Messages
+from hisock.session.events import Messages
 from hisock.wire import compact
 from hisock.wire.classic import decode_answer
-from hisock.wire.frames import Bye, Message, Request
+from hisock.wire.frames import Message, Request
 
 if TYPE_CHECKING:
     from hisock.engine.blocking import ClientEngine
 
 #: The kind of a message, as its second byte: most are.
 _MESSAGE: Final = 1
-#: That of a goodbye.
-_BYE: Final = 35
 
 
 class Search:
@@ -33,16 +31,14 @@ class Search:
         engine: The engine whose inboxes these are.
 
     Attributes:
-        heard_goodbye: Whether a goodbye was among it: nothing will come after.
         answers_due: Answers to ``$GETCLT$`` on the classic wire that are on their way;
             nobody else may take them.
     """
 
-    __slots__ = ("_engine", "answers_due", "heard_goodbye")
+    __slots__ = ("_engine", "answers_due")
 
     def __init__(self, engine: ClientEngine) -> None:
         self._engine = engine
-        self.heard_goodbye = False
         self.answers_due = 0
 
     def find(self, wanted: Callable[[Mail], bool] | None) -> Mail | None:
@@ -116,8 +112,6 @@ class Search:
             found = resolve(table, body, by_client=False)
         except RemoteProtocolError:
             return None  # its turn comes, and ends the connection
-        if isinstance(found, Bye):
-            self.heard_goodbye = True
         if not isinstance(found, NoHandler) or table.everything is not None:
             return None
         return Mail(None, body)
@@ -136,8 +130,6 @@ class Search:
                 if handled is not None or self._engine.is_expired(ttl):
                     return None
                 return Mail(command, memoryview(content), is_packed=True)
-            case Bye():
-                self.heard_goodbye = True
         return None
 
     def _raw(self, content: memoryview) -> Mail | None:
@@ -151,10 +143,6 @@ class Search:
         """Take out the first call that is made on behalf of one of ours."""
         link = self._engine.link
         nested = take_nested(link, self._engine.outgoing.current)
-        # Who waits for an answer looks here; a goodbye is the last that ever comes.
-        last = link.inbox[-1] if link.inbox else None
-        if isinstance(last, Messages) and last.is_packed:
-            self.heard_goodbye |= any(body[1] == _BYE for body in last.bodies[-1:])
         return nested
 
 

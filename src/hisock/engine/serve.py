@@ -32,7 +32,8 @@ from hisock.engine.threads import StateLock, Turn, Workers, say_goodbye_at_exit
 from hisock.engine.waiting import check_timeout
 from hisock.errors import AlreadyRunning
 from hisock.handlers.table import HandlerTable
-from hisock.session.connection import LINGER, Event, Messages
+from hisock.session.connection import LINGER
+from hisock.session.events import Event, Messages
 from hisock.types import Limits
 from hisock.wire.frames import Bye
 
@@ -57,6 +58,8 @@ class ServerEngine:
             ``run``.
         roster: Whether clients are told of each other.
         wires: The wires that are spoken, ``"classic"`` and ``"compact"``.
+        resume_window: Seconds that a session is kept after a cut.
+        dead_after: Seconds of silence after which a peer counts as gone.
     """
 
     def __init__(
@@ -69,13 +72,19 @@ class ServerEngine:
         errors: Literal["log", "raise"],
         roster: bool,
         wires: frozenset[str],
+        resume_window: float,
+        dead_after: float,
     ) -> None:
         self.table = HandlerTable(on_server=True)
         self.limits = limits
         self.pid = os.getpid()
         self.turn = Turn("run")
         self.lock = StateLock()
-        self.pump = Pump(listener, limits, self.lock, compact="compact" in wires)
+        self.pump = Pump(
+            *(listener, limits, self.lock),
+            compact="compact" in wires,
+            dead_after=dead_after,
+        )
         self.outgoing = Post(self.lock, self.turn, self.pump.ready, self.settle)
         self.members = Members(
             name,
@@ -87,13 +96,16 @@ class ServerEngine:
             roster=roster,
         )
         self.registry = self.members.registry
+        self.members.wait_beside = self._wait_beside
         self.reports = Reports(name, self.table, _log, raises=errors == "raise")
         self.workers = Workers(name)
         self.pace = Pace(self.wake)
         self.answers = Answers(self)
         self._runner = Runner(self.table, self.answers, self.outgoing, by_client=True)
         self._name = name
-        self.gate = Gate(self, max_connections or limits.connections, wires)
+        capacity = max_connections or limits.connections
+        self.gate = Gate(self, capacity, wires, resume_window)
+        self.pump.end_session = self.gate.end_session
         self.is_closing = False
         self._give_up = 0.0
         self._finished = threading.Event()
@@ -367,6 +379,9 @@ class ServerEngine:
             return
         self.lend(self._pump_once, is_done)
 
+    def _wait_beside(self, is_done: Callable[[], bool]) -> None:
+        self.pump_for(is_done, threading.Event())
+
     def lend(self, action: Callable[..., None], *arguments: Any) -> bool:
         """Let a thread that waits read for a moment, if nobody turns; whether it did.
 
@@ -388,6 +403,8 @@ class ServerEngine:
 
     def settle(self, link: Link) -> None:
         """See to a link that is behind or ended; the turning thread does the rest."""
+        if link.outbox.is_full and self.turn.is_mine and link.connection.is_open:
+            self._take_in(link)
         self.pump.check_slow(link, time.monotonic())
         link.settle()
         if link.wants_writing or link.inbox or not link.is_open:
@@ -395,6 +412,12 @@ class ServerEngine:
             # Claimed on this very thread: a signal handler, in its wait.
             if self.turn.claims or self.waker is not None:
                 self.wake()
+
+    def _take_in(self, link: Link) -> None:
+        """Read what a client has sent, without waiting: acknowledgements make room."""
+        if not link.is_overfed(self.limits):
+            link.read()
+            link.look_at = max(self.limits.outbox, link.outbox.held)
 
     # --- ending ----------------------------------------------------------------
 
@@ -404,22 +427,32 @@ class ServerEngine:
 
     def _end_links(self, links: list[Link], reason: str) -> None:
         for link in links:
-            self.end_link(link, Bye(1, reason))
+            self.end_link(link, Bye(1, reason), "kicked")
 
     def hang_up(self, link: Link) -> None:
         """End a client that said goodbye; like 1.1 with nothing but the end."""
         self.gate.expel(link)
-        events = link.connection.feed_eof(time.monotonic(), "the client said goodbye")
+        events = link.connection.feed_goodbye(
+            "the client said goodbye", time.monotonic()
+        )
         link.end(events, discard=True)
         self.settle(link)
 
-    def end_link(self, link: Link, bye: Bye) -> None:
-        """End a client that nobody finds from now on."""
-        self.gate.expel(link)
+    def end_link(self, link: Link, bye: Bye, reason: str = "unknown") -> None:
+        """End a client that nobody finds from now on.
+
+        Args:
+            bye: What it is told.
+            reason: What it is told if it comes back all the same.
+        """
+        self.gate.expel(link, reason)
         self.say_goodbye(link, bye.text, bye)
 
     def say_goodbye(self, link: Link, reason: str, bye: Bye | None = None) -> None:
         """End a client's connection from this side; under the lock."""
+        if link.is_dropped:
+            self.gate.end_session(link, "closed", reason)
+            return
         events = link.connection.close(reason, time.monotonic(), bye)
         link.end(events, discard=True)
         self.settle(link)
@@ -471,7 +504,7 @@ class ServerEngine:
         self._give_up = time.monotonic() + linger
         # Each leaves the look-ups in its turn: a ``leave`` handler that tells the
         # others finds them, though they hear no more.
-        for link in list(self.pump.links):
+        for link in [*self.pump.links, *self.pump.dropped]:
             self.say_goodbye(link, reason)
 
     def _finish(self) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any, Literal, TypedDict
 
-from hisock.engine.dial import listen_at, parse_address, spell_address
-from hisock.engine.face import Face, check_limits
+from hisock.engine.dial import DEAD_AFTER, listen_at, parse_address, spell_address
+from hisock.engine.face import Face, check_limits, check_times
 from hisock.engine.inquiry import Inquiry
 from hisock.engine.link import Link
 from hisock.engine.serve import ServerEngine
@@ -33,6 +33,8 @@ class ServerOptions(TypedDict, total=False):
     errors: Literal["log", "raise"]
     roster: bool
     wires: tuple[str, ...] | None
+    resume_window: float
+    dead_after: float
 
 
 class ServerFace(Face):
@@ -55,7 +57,10 @@ class ServerFace(Face):
         errors: Literal["log", "raise"] = "log",
         roster: bool = True,
         wires: tuple[str, ...] | None = None,
+        resume_window: float = 30.0,
+        dead_after: float = DEAD_AFTER,
     ) -> None:
+        check_times(resume_window, dead_after)
         self._address = None if addr is None else parse_address(addr)
         self.header_len = check_header_len(header_len)
         _check_options(max_connections, tls, errors)
@@ -77,6 +82,8 @@ class ServerFace(Face):
             errors=errors,
             roster=roster,
             wires=chosen,
+            resume_window=resume_window,
+            dead_after=dead_after,
         )
         self._engine.gate.describe = _describer(self)
         self._table = self._engine.table
@@ -190,7 +197,8 @@ class ServerFace(Face):
         return {
             "clients": len(self._engine.registry),
             "connections": len(links),
-            "buffered_bytes": sum(link.outbox.size for link in links),
+            "dropped": len(self._engine.pump.dropped),
+            "buffered_bytes": sum(link.outbox.held for link in self._engine.registry),
             "open_calls": sum(len(r.asked) for r in requests),
             "late_replies": sum(r.late for r in requests),
             "expired_messages": self._engine.answers.expired,

@@ -7,18 +7,27 @@ __all__ = ("SharedPump",)
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
 from hisock.engine.link import DONT_WAIT, READ_SIZE, Link
+from hisock.engine.reconnect import Reconnector, is_ready
 from hisock.engine.threads import StateLock
 from hisock.engine.waiting import Waiter
+from hisock.session.resume import ACK_DELAY
 
 _SIZES: Final = (READ_SIZE,)
 #: Seconds after which a waiting read gives up, so that a wait with a time-out is one
 #: system call, too, until its last seconds.
 _PATIENCE: Final = 5.0
+
+
+#: Seconds after which whoever waits for another try looks around.
+_SLICE: Final = 1.0
+#: Seconds between two looks that still count as listening all the time.
+_GAP: Final = 1.0
 
 
 def _look_away() -> None:
@@ -39,25 +48,34 @@ class SharedPump:
     __slots__ = (
         "_bell",
         "_changed",
+        "_keeper",
         "_link",
         "_lock",
+        "_longest",
+        "_patience",
         "_pumping",
+        "_quiet_since",
         "_received",
+        "_ticked",
         "_waiter",
         "_waiting",
         "news",
     )
 
-    def __init__(self, link: Link, lock: StateLock) -> None:
+    def __init__(
+        self, link: Link, lock: StateLock, keeper: Reconnector, dead_after: float
+    ) -> None:
         self._link = link
         self._lock = lock
-        self._waiter = Waiter(link.sock)
-        if DONT_WAIT:
-            patience = struct.pack("ll", int(_PATIENCE), 0)
-            with suppress(OSError):  # gone already: the first read tells
-                link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        self._keeper = keeper
+        self._longest = _PATIENCE
+        if dead_after:
+            self._longest = min(_PATIENCE, max(ACK_DELAY, dead_after / 4))
+        self._quiet_since = 0.0
+        self._ticked = 0.0
         #: The far end and the near end of what ``ring`` is heard by, once needed.
         self._bell: tuple[socket.socket, socket.socket] | None = None
+        self.rebind()
         # Reentrant, so that a KeyboardInterrupt just after taking it does not lock the
         # thread out of its own link.
         self._pumping = threading.RLock()
@@ -65,6 +83,24 @@ class SharedPump:
         self._waiting = 0
         self._received: list[bytes | int] = []
         self.news = 0
+
+    def rebind(self) -> None:
+        """Wait for the link's present socket from now on."""
+        self._waiter = Waiter(self._link.sock)
+        if self._bell is not None:
+            self._waiter.listen(self._bell[1])
+        self._quiet_since = 0.0
+        self._patience = 0.0
+        self._be_patient(self._longest)
+
+    def _be_patient(self, seconds: float) -> None:
+        """Let a waiting read give up after so long."""
+        if DONT_WAIT and seconds != self._patience:
+            self._patience = seconds
+            value = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+            with suppress(OSError):  # gone already: the first read tells
+                option = socket.SO_RCVTIMEO
+                self._link.sock.setsockopt(socket.SOL_SOCKET, option, value)
 
     def pump(
         self,
@@ -126,14 +162,23 @@ class SharedPump:
         try:
             if self.news != seen:
                 return None
+            if link.is_dropped and not self._come_back(timeout):
+                return None
             if self._received:
                 pass  # an interrupt struck before it was looked at
             elif (
-                (timeout is None or timeout >= _PATIENCE)
+                (timeout is None or timeout >= self._patience)
                 and DONT_WAIT
                 and self._bell is None
-                and not link.outbox.size
+                and not (link.outbox.size or link.is_dropped)
             ):
+                session = link.connection.session
+                if (
+                    session is not None
+                    and session.received != session.told
+                    and self._patience != ACK_DELAY
+                ):
+                    self._be_patient(ACK_DELAY)
                 room = link.connection.room
                 try:
                     # Waits and reads in one system call, and for Python in one step,
@@ -143,10 +188,12 @@ class SharedPump:
                     else:
                         self._received.extend(map(link.sock.recv_into, (room,)))
                 except BlockingIOError:
+                    self._lock.run(self._tick, self._patience)
+                    self._be_patient(self._longest)
                     return None  # the patience is over; the caller looks at the time
                 except OSError as error:
                     self._lock.run(link.lose, error)
-            elif not self._waiter.wait(timeout, link.outbox.size > 0):
+            elif not self._wait(timeout):
                 return None
             if self._bell is not None:
                 self._hear_bell()
@@ -169,8 +216,82 @@ class SharedPump:
             if self._waiting:
                 self.announce()
 
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait for the socket, as long as nothing else has to be done."""
+        link = self._link
+        longest = self._longest
+        session = link.connection.session
+        if session is not None and session.owes:
+            longest = ACK_DELAY
+        if link.is_dropped:
+            left = self._keeper.patience(time.monotonic())
+            longest = longest if left is None else min(left, longest)
+        part = longest if timeout is None else min(timeout, longest)
+        writing = link.outbox.size > 0 and not link.is_dropped
+        if self._waiter.wait(part, writing):
+            return True
+        self._lock.run(self._tick, part)
+        return False
+
+    def _tick(self, waited: float) -> None:
+        """Nothing came for so many seconds: do what is due then; under the lock."""
+        link, now = self._link, time.monotonic()
+        # Silence counts only as long as somebody listens.
+        if now - self._ticked > waited + _GAP:
+            self._quiet_since = now - waited
+        self._ticked = now
+        link.connection.heard = max(link.connection.heard, self._quiet_since)
+        self.tend(now)
+
+    def tend(self, now: float) -> None:
+        """Do what is due besides reading; under the lock."""
+        link = self._link
+        connection = link.connection
+        session = connection.session
+        if session is not None and now - session.owed_since >= ACK_DELAY:
+            connection.acknowledge()
+        link.happen(connection.tick(now))
+        self._keeper.work(now)
+
+    def patience(self, now: float) -> float | None:
+        """Seconds until ``tend`` has something to do; ``None`` for nothing."""
+        connection = self._link.connection
+        session = connection.session
+        due = self._keeper.patience(now)
+        dues = [] if due is None else [now + due]
+        if connection.deadline is not None:
+            dues.append(connection.deadline)
+        if session is not None and session.owes and connection.is_open:
+            dues.append(session.owed_since + ACK_DELAY)
+        return max(0.0, min(dues) - now) if dues else None
+
+    def _come_back(self, timeout: float | None) -> bool:
+        """Take the next step back to the server; whether there is a socket to read."""
+        keeper, link = self._keeper, self._link
+        now = time.monotonic()
+        self._lock.run(keeper.work, now)
+        if keeper.trying is None and link.connection.is_open:
+            return True
+        left = keeper.patience(now)
+        part = _SLICE if left is None else min(left, _SLICE)
+        if timeout is not None:
+            part = min(part, timeout)
+        if keeper.trying is not None:
+            is_ready(keeper.trying, part)
+        elif part > 0:
+            seen = self.news
+            with self._changed:
+                self._waiting += 1
+                try:
+                    self._changed.wait_for(lambda: self.news != seen, part)
+                finally:
+                    self._waiting -= 1
+        self._lock.run(keeper.work, time.monotonic())
+        return keeper.trying is None and link.connection.is_open
+
     def _read(self, look: Callable[..., Any], wanted: tuple[object, ...]) -> Any:
         link = self._link
+        self._quiet_since = 0.0
         if self._received:
             link.take(self._received.pop())
         else:

@@ -16,6 +16,7 @@ from hisock.engine.link import Link
 from hisock.engine.post import COALESCE, FLUSH_SIZE
 from hisock.errors import ClientDisconnected
 from hisock.session.requests import Answering
+from hisock.session.resume import Block, Written
 from hisock.wire import compact
 from hisock.wire.frames import End
 
@@ -43,7 +44,7 @@ class Producer:
         link: Link,
         answering: Answering,
         items: Iterator[Any],
-        send: Callable[[Link, bytes], None],
+        send: Callable[[Link, Written], None],
         fail: Callable[[Exception], None],
     ) -> None:
         self.link = link
@@ -95,7 +96,7 @@ class Producer:
             frames.append(compact.encode(End(answering.id)))
         if frames:
             try:
-                self._send(self.link, b"".join(frames))
+                self._send(self.link, Block(len(frames), b"".join(frames)))
             except ClientDisconnected:  # just now
                 self._close()
                 return False

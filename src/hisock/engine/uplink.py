@@ -13,10 +13,10 @@ from hisock.engine.batch import Batches
 from hisock.engine.post import FLUSH_SIZE
 from hisock.engine.threads import in_this_process
 from hisock.engine.waiting import deadline, wait_for_room
-from hisock.errors import SendTimeout, WouldBlock
+from hisock.errors import Overloaded, SendTimeout, SessionLost, WouldBlock
 from hisock.hub.outbox import STALL
+from hisock.session.resume import ACK_SIZE, Written
 from hisock.wire import classic, compact
-from hisock.wire.compact import Encoded
 from hisock.wire.frames import Regroup, Rename, Roster
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Uplink:
         "_lock",
         "_open_batches",
         "_outgoing",
+        "_packer",
         "_pump",
         "_waits",
         "_writer",
@@ -55,6 +56,8 @@ class Uplink:
         self._outgoing = engine.outgoing
         self._pump = engine.pump
         self._waits = waits
+        #: Encodes for our own wire.
+        self._packer = compact.Writer(engine.limits.message)
         #: What encodes messages, once both sides know which wire is spoken.
         self._writer: classic.Writer | compact.Writer | None = None
         self.batches = Batches(self.write)
@@ -65,6 +68,8 @@ class Uplink:
     @property
     def wire(self) -> str | None:
         """``"compact"``, or ``"classic"``; ``None`` until the server has answered."""
+        if self._writer is not None:
+            return "compact" if self._writer.is_compact else "classic"
         if not self._link.connection.is_agreed:
             return None
         return "compact" if self._link.connection.writes_compact else "classic"
@@ -74,10 +79,16 @@ class Uplink:
         connection = self._link.connection
         if self._writer is None and connection.is_agreed:
             if connection.writes_compact:
-                self._link.writer = compact.Writer(self._limits.message)
+                self._link.writer = self._packer
             self._writer = self._link.writer
             self.tell_roster()
         return self._writer is not None
+
+    def forget_wire(self) -> None:
+        """The server may be another by now; under the lock."""
+        self._writer = None
+        self._link.writer = self._engine.classic_writer
+        self._engine.forget_wire()
 
     def agree(self, timeout: float) -> None:
         """Wait until both sides know which wire is spoken.
@@ -154,27 +165,46 @@ class Uplink:
             self.batches.flush()  # large: nothing is gained by joining
         link = self._link  # ``write`` in place (bench/single_send.py)
         if link.outbox.size or not link.connection.is_open:
-            self._write_behind(frame)
+            if not self._write_behind(frame):
+                self.send(command, content, ttl)
         elif self._outgoing.send(link, frame):
             self.see_off()
 
-    def write(self, frame: Encoded) -> None:
-        """Write frames after everything before them; waits for room where it may."""
+    def write(self, frame: Written) -> None:
+        """Write frames after everything before them; waits for room where it may.
+
+        Raises:
+            SessionLost: Another server than before answers now, on another wire.
+        """
         link = self._link
         if link.outbox.size or not (self._engine.is_usable and link.connection.is_open):
-            self._write_behind(frame)
+            if not self._write_behind(frame):
+                raise SessionLost("the session was lost while this was about to leave")
             return
         if self._outgoing.send(link, frame):
             self.see_off()
 
-    def _write_behind(self, data: Encoded) -> None:
-        """Write where something may be in the way."""
-        if not (self._engine.is_usable and self._link.is_open):
+    def _write_behind(self, data: Written) -> bool:
+        """Write where something may be in the way; false if the wire is another now."""
+        link, writer = self._link, self._writer
+        if not (self._engine.is_usable and link.is_open):
             self._engine.raise_closed()
-        if self._link.outbox.is_full:
+        if link.is_dropped:
+            self._try_to_come_back()
+        if link.outbox.is_full:
             self._wait_for_room()
-        self._lock.run(self._outgoing.write, self._link, data)
+        if self._writer is not writer and not self.know_wire():
+            return False
+        if writer is not None and self._link.writer.is_compact != writer.is_compact:
+            return False
+        self._lock.run(self._outgoing.write, link, data)
         self.see_off()
+        return True
+
+    def _try_to_come_back(self) -> None:
+        """Who only sends comes back, too: take the next step, without waiting."""
+        if not (self._lock.is_busy or self._engine.turn.claims):
+            self._pump.try_pump(0.0)
 
     def _send_early(self, command: str | None, content: Any, ttl: float | None) -> None:
         """Send before the server has said which wire it speaks.
@@ -186,7 +216,12 @@ class Uplink:
             self._engine.raise_closed()
         if not self._lock.is_busy:  # as in a signal handler, in the middle of a read
             self._pump.try_pump(0.0)
-        if self.may_leave(command, content, ttl) and not self.know_wire():
+        is_cut = self._link.is_dropped
+        if (
+            not is_cut
+            and self.may_leave(command, content, ttl)
+            and not self.know_wire()
+        ):
             self._link.writer.message(command, content)  # what cannot be sent raises
             if self._link.outbox.is_full:
                 self._wait_for_room()
@@ -206,16 +241,26 @@ class Uplink:
             and (command is not None or b" " not in content)
         )
 
-    def _write_early(self, encode: Callable[[Any], Encoded]) -> None:
+    def _write_early(self, encode: Callable[[Any], Any]) -> None:
         """Write on the wire that holds by now; it may have been settled just before."""
-        self.know_wire()
-        self._outgoing.write(self._link, encode(self._link.writer))
+        if self.know_wire() or self._link.is_dropped:
+            self._outgoing.write(self._link, encode(self._link.writer))
+        else:
+            classic_writer = self._engine.classic_writer
+            self._link.send_early(encode(classic_writer), encode(self._packer))
 
     def rename(self, frame: Rename | Regroup) -> None:
         """Tell the server another name or group."""
         if not (self._engine.is_usable and self._link.is_open):
             self._engine.raise_closed()
+        keeper = self._engine.keeper
+        if isinstance(frame, Rename):
+            keeper.name = frame.name
+        else:
+            keeper.group = frame.group
         if not self.know_wire():
+            if self._link.is_dropped:
+                return  # the next hello says so
             self._lock.run(self._write_early, lambda writer: writer.control(frame))
             self.see_off()
             return
@@ -230,8 +275,34 @@ class Uplink:
     def see_off(self) -> None:
         """Wait until what could not be written at once is, where one may wait: nobody
         else will do it while the program does other things."""
-        if self._link.outbox.size and self._waits and not self._outgoing.unsent:
-            self._drain(STALL)
+        link = self._link
+        if link.is_unheard:
+            self._look()
+        if link.outbox.size and not link.is_dropped and self._may_drain:
+            self._drain(STALL, whole=True)
+
+    @property
+    def _may_drain(self) -> bool:
+        return self._waits and not self._outgoing.unsent
+
+    def _look(self) -> None:
+        """Read, without waiting, what acknowledges what was sent."""
+        link = self._link
+        assert link.replay is not None
+        link.look_at = link.replay.size + ACK_SIZE
+        if self._outgoing.gather is not None or self._lock.is_busy:
+            return  # the program's loop reads anyway
+        if not self._is_overfed:
+            self._pump.try_pump(0.0)
+        if link.replay is not None:
+            link.look_at = link.replay.size + ACK_SIZE
+            if link.outbox.is_full and self._may_drain:
+                self._drain(STALL, whole=False)
+
+    @property
+    def _is_overfed(self) -> bool:
+        """Whether more waits for ``update()`` than may."""
+        return 0 < self._limits.queue <= self._engine.queued()
 
     def flush_unsent(self) -> None:
         """Write what handlers sent."""
@@ -258,34 +329,46 @@ class Uplink:
             self._lock.run(self._link.flush)
             if self._link.outbox.is_full:
                 raise WouldBlock(
-                    f"{self._link.outbox.size} bytes wait to be sent already; call "
+                    f"{self._link.outbox.held} bytes wait to be sent already; call "
                     "update() and try again"
                 )
-        elif not self._drain(STALL):
-            raise SendTimeout(
-                f"the server took nothing for {STALL:g} s while "
-                f"{self._link.outbox.size} bytes were waiting for it"
+            return
+        if self._drain(STALL, whole=False):
+            return
+        if self._is_overfed:
+            raise Overloaded(
+                f"{self._engine.queued()} bytes wait for update(), so that nothing "
+                "more can be read, nor sent; call update() more often"
             )
+        raise SendTimeout(
+            f"the server took nothing for {STALL:g} s while "
+            f"{self._link.outbox.held} bytes were waiting for it"
+        )
 
-    def _drain(self, patience: float) -> bool:
-        """Write all that waits, and read meanwhile, so that both sides can go on.
+    def _drain(self, patience: float, *, whole: bool) -> bool:
+        """Write what waits, and read meanwhile, so that both sides can go on.
+
+        Args:
+            patience: Seconds in which something has to move.
+            whole: Whether to go on until all is written, else until there is room.
 
         Returns:
-            Whether all was written before nothing moved for ``patience`` seconds.
+            Whether it came to that.
         """
-        link = self._link
+        link, outbox = self._link, self._link.outbox
         end = time.monotonic() + patience
-        while link.outbox.size and not link.is_over:
-            before = link.outbox.size
-            limit = self._limits.queue
-            reading = link.is_open and (not limit or self._engine.queued() < limit)
-            part = min(0.1, patience)
+        part = min(0.1, patience)
+        while outbox.size and not link.is_dropped if whole else outbox.is_full:
+            if link.is_over and not link.is_dropped:
+                break
+            before = outbox.held + outbox.size
+            reading = link.is_open and not self._is_overfed
             if not (reading and self._pump.try_pump(part)):
                 wait_for_room(link.sock, part)
             self._lock.run(link.flush)
             now = time.monotonic()
-            if link.outbox.size < before:
+            if outbox.held + outbox.size < before:
                 end = now + patience
-            elif now >= end:
+            elif now >= end or (self._is_overfed and not outbox.size):
                 return False
         return True

@@ -11,7 +11,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from hisock.engine.blocking import ClientEngine
 from hisock.engine.serve import ServerEngine
@@ -165,7 +165,10 @@ class ClientWatch(_Watch):
     def __init__(self, engine: ClientEngine, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._engine = engine
-        self._fd: int | None = engine.link.fd
+        self._sock: Any = None
+        self._fd: int | None = None
+        self._trying: Any = None
+        self._trying_fd: int | None = None
         self._writes = False
         #: Set once both sides know which wire is spoken.
         self.agreed = asyncio.Event()
@@ -173,12 +176,14 @@ class ClientWatch(_Watch):
         #: In the order in which they came, which is that in which they look.
         self._waiting: dict[asyncio.Future[None], None] = {}
         self._attach(engine)
-        try:
-            loop.add_reader(engine.link.fd, self.turn)
-        except NotImplementedError:
-            self._fd = None
-            waiter = Waiter(engine.link.sock)
-            _wait_in_thread(lambda: waiter.wait(_LOOK, writing=False), self)
+        engine.on_moved = self._forget_try
+        self._follow()
+        self._again(engine.patience())
+
+    def _forget_try(self) -> None:
+        """What was tried is the client's socket now, and the old one is closed."""
+        self._watch_trying(None)
+        self._follow()
 
     def turn(self) -> None:
         """One turn, that does not wait."""
@@ -193,11 +198,54 @@ class ClientWatch(_Watch):
             self.on_agreed()
             self.agreed.set()
         self.news()
-        if not engine.is_usable or engine.link.is_over:
+        link = engine.link
+        if not engine.is_usable or (link.is_over and not link.is_dropped):
             self.stop()
             return
+        self._follow()
         self.look_for_room()
-        self._again(engine.pace.patience(None) if engine.pace.is_set else None)
+        self._again(engine.patience())
+
+    def _follow(self) -> None:
+        """Watch the socket that the client has now, and the one it is about to have."""
+        link, keeper = self._engine.link, self._engine.keeper
+        has_socket = link.connection.is_open and not self.is_over
+        self._watch_trying(keeper.trying if has_socket is False else None)
+        sock = link.sock if has_socket else None
+        if sock is self._sock:
+            return
+        if self._sock is not None and self._fd is not None:
+            self.loop.remove_reader(self._fd)
+            if self._writes:
+                self.loop.remove_writer(self._fd)
+        self._writes = False
+        self._sock, self._fd = sock, None
+        if sock is not None:
+            self._watch_socket(sock)
+
+    def _watch_socket(self, sock: Any) -> None:
+        try:
+            self.loop.add_reader(sock.fileno(), self.turn)
+            self._fd = sock.fileno()
+        except NotImplementedError:
+            waiter = Waiter(sock)
+            _wait_in_thread(
+                lambda: waiter.wait(_LOOK, writing=False),
+                self,
+                lambda: self._sock is not sock,
+            )
+
+    def _watch_trying(self, sock: Any) -> None:
+        """Turn when a connect has come to something."""
+        if sock is self._trying:
+            return
+        if self._trying is not None and self._trying_fd is not None:
+            self.loop.remove_writer(self._trying_fd)
+        self._trying, self._trying_fd = sock, None
+        if sock is not None:
+            with suppress(NotImplementedError):
+                self.loop.add_writer(sock.fileno(), self.turn)
+                self._trying_fd = sock.fileno()
 
     def news(self) -> None:
         """Something came, or ended: whoever waits looks again."""
@@ -225,7 +273,7 @@ class ClientWatch(_Watch):
         engine = self._engine
         if engine.outgoing.is_gathering:
             return  # ``flush`` looks, soon
-        wants = engine.link.outbox.size > 0
+        wants = engine.link.wants_writing
         if wants is self._writes or self.is_over:
             return
         if not self.is_here:
@@ -259,10 +307,12 @@ class ClientWatch(_Watch):
         if self.is_over:
             return
         self._engine.outgoing.gather = None
-        if self._fd is not None and not self.loop.is_closed():
-            self.loop.remove_reader(self._fd)
-            if self._writes:
-                self.loop.remove_writer(self._fd)
+        if not self.loop.is_closed():
+            self._watch_trying(None)
+            if self._fd is not None:
+                self.loop.remove_reader(self._fd)
+                if self._writes:
+                    self.loop.remove_writer(self._fd)
         self.agreed.set()
         self._over()
         self.news()
@@ -272,7 +322,11 @@ def _nothing() -> None:
     """Nobody wants to know."""
 
 
-def _wait_in_thread(wait: Callable[[], object], watch: _Watch) -> None:
+def _wait_in_thread(
+    wait: Callable[[], object],
+    watch: _Watch,
+    is_done: Callable[[], bool] = lambda: False,
+) -> None:
     """Wait in a thread, and have the loop turn whenever that has come to something."""
     done = threading.Event()
 
@@ -283,7 +337,7 @@ def _wait_in_thread(wait: Callable[[], object], watch: _Watch) -> None:
             done.set()
 
     def is_over() -> bool:
-        return watch.is_over
+        return watch.is_over or is_done()
 
     def run() -> None:
         while not is_over():

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 __all__ = (
     "CLIENT_EVENTS",
+    "DROP",
     "EVERYTHING",
+    "GAP",
+    "RESUME",
     "SERVER_EVENTS",
+    "SESSION_LOST",
     "HandlerEntry",
     "HandlerTable",
     "Options",
@@ -24,6 +28,12 @@ from hisock.wire.payload import prefix_of
 #: The command whose handler gets what nobody else handles.
 EVERYTHING: Final = "*"
 
+#: Events that have a decorator of their own; as commands these names stay reserved.
+DROP: Final = "$drop$"
+RESUME: Final = "$resume$"
+SESSION_LOST: Final = "$session_lost$"
+GAP: Final = "$gap$"
+
 #: Event → the arguments it offers, on a server and on a client (1.1 manual, ``on``).
 SERVER_EVENTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -32,6 +42,8 @@ SERVER_EVENTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "message": ("client", "message"),
         "name_change": ("client", "old_name", "new_name"),
         "group_change": ("client", "old_group", "new_group"),
+        DROP: ("client",),
+        RESUME: ("client",),
     }
 )
 CLIENT_EVENTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -39,6 +51,10 @@ CLIENT_EVENTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "client_connect": ("client",),
         "client_disconnect": ("client",),
         "force_disconnect": (),
+        DROP: (),
+        RESUME: (),
+        SESSION_LOST: ("lost",),
+        GAP: ("gap",),
     }
 )
 
@@ -199,9 +215,10 @@ class HandlerTable:
             ReservedCommand: The command has the form ``$command$``.
             HandlerSignatureError: The function does not fit.
         """
-        prefix_of(command)
         kinds = self._kinds
         offered = self._events.get(command)
+        if offered is None or command[:1] != "$":
+            prefix_of(command)
         if offered is None:
             offered = ("command", "message") if command == EVERYTHING else ("message",)
             if self._on_server:
@@ -275,6 +292,7 @@ class HandlerTable:
             {
                 command: entry.describe(on_server=self._on_server)
                 for command, entry in self._entries.items()
+                if command[:1] != "$"
             }
         )
 

@@ -5,10 +5,13 @@ Pure: whoever writes says what was taken, and when.
 
 from __future__ import annotations
 
-__all__ = ("Outbox",)
+__all__ = ("HARD_FACTOR", "STALL", "Outbox", "Plain")
 
 from collections import deque
-from typing import Final
+from typing import Final, TypeAlias
+
+from hisock.session.resume import Block, Replay, Written, length_of
+from hisock.wire.compact import Encoded
 
 #: Over the bound a message is still accepted inside a turn, up to this many bounds.
 HARD_FACTOR: Final = 4
@@ -18,74 +21,193 @@ STALL: Final = 10.0
 _JOIN: Final = 256 * 1024
 
 
+class Plain(bytes):
+    """Bytes without a number: acknowledgements, pongs, goodbyes."""
+
+
+Waiting: TypeAlias = Written | Plain
+
+
 class Outbox:
-    """The unwritten bytes for one peer.
+    """The unwritten bytes for one peer, and with a session the unacknowledged ones.
 
     Args:
         bound: Bytes over which the peer counts as slow; 0 for no bound.
+
+    Attributes:
+        size: Bytes that are not written.
+        replay: What is written and not acknowledged; ``None`` without a session.
     """
 
-    __slots__ = ("_bound", "_first", "_frames", "_stalled_since", "size")
+    __slots__ = (
+        "_acked",
+        "_bound",
+        "_frames",
+        "_rest",
+        "_rest_size",
+        "_stalled_since",
+        "replay",
+        "size",
+    )
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
-        self._first = 0
         # An empty deque costs 760 bytes, so it is made on first use.
-        self._frames: deque[bytes | memoryview] | None = None
+        self._frames: deque[Waiting] | None = None
+        #: What is being written; has its number already.
+        self._rest: deque[bytes | memoryview] | None = None
+        self._rest_size = 0
         self._stalled_since: float | None = None
+        self._acked = 0
+        self.replay: Replay | None = None
         self.size = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes that are kept for this peer, unwritten and unacknowledged together."""
+        if self.replay is None:
+            return self.size
+        return self.size - self._rest_size + self.replay.size
 
     @property
     def is_full(self) -> bool:
         """Whether the bound was reached; an empty outbox takes any one message."""
-        return 0 < self._bound <= self.size
+        return 0 < self._bound <= self.held
 
-    def append(self, frame: bytes | memoryview) -> None:
+    @property
+    def is_overflowing(self) -> bool:
+        """Whether nothing more is accepted at all."""
+        most = HARD_FACTOR * self._bound
+        if not 0 < most <= self.held:
+            return False
+        # A message that came to an empty outbox is permitted, whatever its size.
+        return self.held - self._oldest >= most
+
+    @property
+    def _oldest(self) -> int:
+        """Bytes of what has waited longest."""
+        if self.replay is not None and self.replay.blocks:
+            return length_of(self.replay.blocks[0])
+        if self._rest:
+            return self._rest_size
+        return length_of(self._frames[0]) if self._frames else 0
+
+    def append(self, frame: Waiting) -> None:
         """Add what is to be written after everything before it."""
         if self._frames is None:
             self._frames = deque()
-        if not self.size:
-            self._first = len(frame)
         self._frames.append(frame)
-        self.size += len(frame)
+        self.size += len(frame) if frame.__class__ is bytes else length_of(frame)
+
+    def put_first(self, data: bytes) -> None:
+        """Add what has no number and no place: before all that is not begun."""
+        if self._frames is None:
+            self._frames = deque()
+        self._frames.appendleft(Plain(data))
+        self.size += len(data)
+
+    def keep(self, parts: tuple[bytes | memoryview, ...]) -> None:
+        """Write later what is left of a frame that has its number already."""
+        if self._rest is None:
+            self._rest = deque()
+        self._rest.extend(parts)
+        size = sum(map(len, parts))
+        self._rest_size += size
+        self.size += size
 
     def head(self) -> bytes | memoryview:
-        """What to write next, joined as far as that is worth it."""
+        """What to write next, joined as far as that is worth it; it has its number."""
+        if not self._rest:
+            self._begin()
+        assert self._rest
+        return self._rest[0]
+
+    def _begin(self) -> None:
+        """Give the next frames their numbers."""
         frames = self._frames
         assert frames, "an empty outbox has no head"
-        if len(frames) > 1 and len(frames[0]) < _JOIN and len(frames[1]) < _JOIN:
-            joined = bytearray()
-            while frames and len(joined) < _JOIN and len(frames[0]) < _JOIN:
-                joined += frames.popleft()
-            frames.appendleft(bytes(joined))
-        return frames[0]
+        if self._rest is None:
+            self._rest = deque()
+        first = frames.popleft()
+        if isinstance(first, tuple):
+            self._note(first)
+            self._rest.extend(first)
+            self._rest_size += length_of(first)
+            return
+        count, data = _count(first), _data(first)
+        if frames and len(data) < _JOIN:
+            joined = bytearray(data)
+            while frames and len(joined) < _JOIN:
+                following = frames[0]
+                if isinstance(following, tuple) or length_of(following) >= _JOIN:
+                    break
+                frames.popleft()
+                count += _count(following)
+                joined += _data(following)
+            data = bytes(joined)
+        if count:
+            self._note(Block(count, data))
+        self._rest.append(data)
+        self._rest_size += len(data)
+
+    def _note(self, written: Written) -> None:
+        if self.replay is not None:
+            self.replay.note(written)
 
     def advance(self, taken: int, now: float) -> None:
         """Forget the first ``taken`` bytes of ``head()``: they are written."""
-        frames = self._frames
-        assert frames is not None
+        rest = self._rest
+        assert rest
         self.size -= taken
-        first = frames.popleft()
+        self._rest_size -= taken
+        first = rest.popleft()
         if taken < len(first):
-            frames.appendleft(memoryview(first)[taken:])
+            rest.appendleft(memoryview(first)[taken:])
         self._stalled_since = now if self.is_full else None
+
+    def cut(self) -> None:
+        """The link is gone: what was begun is in ``replay``, what had no number and
+        was no message is of no use any more."""
+        self.size -= self._rest_size
+        self._rest_size = 0
+        self._rest = None
+        if self._frames is not None:
+            kept = deque(f for f in self._frames if not isinstance(f, Plain))
+            self._frames = kept or None
+            self.size = sum(map(length_of, kept))
+        self._stalled_since = None
+
+    def resume(self, again: list[Encoded]) -> None:
+        """Write these first, which have their numbers already."""
+        parts = [
+            part
+            for encoded in again
+            for part in (encoded if isinstance(encoded, tuple) else (encoded,))
+        ]
+        if parts:
+            self.keep(tuple(parts))
+
+    def waiting(self) -> list[Waiting]:
+        """What has no number yet, the oldest first."""
+        return [f for f in self._frames or () if not isinstance(f, Plain)]
 
     def clear(self) -> None:
         """Forget everything."""
-        self._frames = None
+        self._frames = self._rest = None
         self._stalled_since = None
-        self.size = 0
+        self.size = self._rest_size = 0
 
     def check(self, now: float) -> str | None:
         """Why the peer is too slow to go on, or ``None`` if it is not."""
         if not self.is_full:
             self._stalled_since = None
             return None
-        # A message that came to an empty outbox is permitted, whatever its size.
-        if self.size >= HARD_FACTOR * self._bound + self._first:
-            return f"slow consumer: {self.size} bytes were waiting for it"
-        if self._stalled_since is None:
+        if self.is_overflowing:
+            return f"slow consumer: {self.held} bytes were waiting for it"
+        acked = self._acked if self.replay is None else self.replay.acked
+        if self._stalled_since is None or acked != self._acked:
             self._stalled_since = now
+            self._acked = acked
         if now - self._stalled_since >= STALL:
             return f"slow consumer: it took nothing for {STALL:g} s"
         return None
@@ -94,3 +216,15 @@ class Outbox:
     def deadline(self) -> float | None:
         """When ``check`` has to be asked again, if nothing else happens."""
         return None if self._stalled_since is None else self._stalled_since + STALL
+
+
+def _count(waiting: Waiting) -> int:
+    """How many numbers it takes."""
+    if isinstance(waiting, Block):
+        return waiting.count
+    return 0 if isinstance(waiting, Plain) else 1
+
+
+def _data(waiting: Waiting) -> bytes:
+    assert not isinstance(waiting, tuple)
+    return waiting.data if isinstance(waiting, Block) else waiting

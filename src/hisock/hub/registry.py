@@ -27,11 +27,20 @@ class Registry(Generic[M]):
         members: All of them, the oldest first; for look-ups only.
     """
 
-    __slots__ = ("_addresses", "_groups", "_joined", "_names", "members")
+    __slots__ = (
+        "_addresses",
+        "_groups",
+        "_joined",
+        "_moved",
+        "_names",
+        "members",
+    )
 
     def __init__(self) -> None:
         self.members: dict[M, None] = {}
         self._addresses: dict[Any, M] = {}
+        #: Where those call from now that came back from elsewhere.
+        self._moved: dict[M, Any] = {}
         self._names: dict[str, dict[M, None]] = {}
         self._groups: dict[str, dict[M, None]] = {}
         # Groups beside a member's own; most have none.
@@ -59,12 +68,22 @@ class Registry(Generic[M]):
         info = member.info
         self.members.pop(member, None)
         # A reused port may already belong to the next member.
-        if self._addresses.get(info["ip"]) is member:
-            del self._addresses[info["ip"]]
+        for address in (info["ip"], self._moved.pop(member, None)):
+            if self._addresses.get(address) is member:
+                del self._addresses[address]
         _leave(self._names, info["name"], member)
         for group in self.groups_of(member):
             _leave(self._groups, group, member)
         info._session.groups = frozenset(self._joined.pop(member, ()))
+
+    def move(self, member: M, address: Any) -> None:
+        """A member calls from another address now; its first one finds it, too."""
+        before = self._moved.get(member)
+        if before is not None and self._addresses.get(before) is member:
+            del self._addresses[before]
+        self._addresses.setdefault(member.info["ip"], member)
+        self._addresses[address] = member
+        self._moved[member] = address
 
     def rename(self, member: M, name: str | None) -> None:
         """Give a member another name, or none."""

@@ -180,7 +180,8 @@ class Requests:
 
     def finish(self, answering: Answering) -> bool:
         """Our last word on a request is about to leave; whether anybody wants it."""
-        self.answering.pop(answering.id, None)
+        if self.answering.get(answering.id) is answering:  # of this session
+            del self.answering[answering.id]
         was_over, answering.is_over = answering.is_over, True
         return not was_over
 

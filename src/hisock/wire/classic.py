@@ -26,7 +26,6 @@ from functools import lru_cache
 from typing import Any, Final, assert_never
 
 from hisock.errors import (
-    InvalidName,
     InvalidOption,
     MessageTooLarge,
     RemoteProtocolError,
@@ -48,7 +47,15 @@ from hisock.wire.frames import (
     Rename,
     Welcome,
 )
-from hisock.wire.payload import as_text, check_content, check_name, prefix_of
+from hisock.wire.greeting import (
+    dump,
+    fields_of,
+    load_object,
+    read_hello,
+    read_refusal,
+    read_welcome,
+)
+from hisock.wire.payload import as_text, check_content, prefix_of
 
 #: The shortest hello has 40 bytes, so one digit cannot hold its length.
 HEADER_LENS: Final = range(2, 65)
@@ -380,22 +387,7 @@ class HelloReader:
     def _parse(self, body: bytes) -> Hello:
         if not body.startswith(_HELLO):
             raise RemoteProtocolError(_not_a_hello(body))
-        fields = _load_object(body[len(_HELLO) :], "hello")
-        try:
-            name, group = fields["name"], fields["group"]
-        except KeyError as error:
-            raise RemoteProtocolError(f"the hello has no {error}") from error
-        proto = _number(fields.get("proto", 0), "proto")
-        now = _number(fields.get("now", 0), "now")
-        try:
-            return Hello(
-                check_name(name, self._largest_name),
-                check_name(group, self._largest_name),
-                proto,
-                now,
-            )
-        except InvalidName as error:
-            raise RemoteProtocolError(f"the hello is refused: {error}") from error
+        return read_hello(body[len(_HELLO) :], self._largest_name)
 
 
 def _not_a_hello(body: bytes) -> str:
@@ -407,38 +399,6 @@ def _not_a_hello(body: bytes) -> str:
     return f"a client begins with a length and $CLTHELLO$; got {body[:32]!r}"
 
 
-def _load_object(data: bytes, what: str) -> dict[str, Any]:
-    """Read a JSON object strictly: no doubles, no NaN, no bottomless nesting."""
-    import json  # 2 ms, and nothing of it before the first hello
-
-    try:
-        value = json.loads(
-            data.decode(), parse_constant=_no_constant, object_pairs_hook=_no_doubles
-        )
-    except (ValueError, RecursionError) as error:
-        raise RemoteProtocolError(f"the {what} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise RemoteProtocolError(f"the {what} is no JSON object: {data[:64]!r}")
-    return value
-
-
-def _number(value: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
-        raise RemoteProtocolError(f"{what} is a whole number, not {value!r:.32}")
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a key stands twice")
-    return fields
-
-
 def encode_frame(frame: Frame, *, by_client: bool = True) -> bytes:
     """The body of everything that is not a message.
 
@@ -448,10 +408,9 @@ def encode_frame(frame: Frame, *, by_client: bool = True) -> bytes:
     """
     match frame:
         case Hello(name, group, 0):
-            return _HELLO + _dump({"name": name, "group": group})
-        case Hello(name, group, proto, now):
-            fields = {"name": name, "group": group, "proto": proto, "now": now}
-            return _HELLO + _dump(fields)
+            return _HELLO + dump({"name": name, "group": group})
+        case Hello():
+            return _HELLO + dump(fields_of(frame))
         case Rename(name):
             return _optional(b"$CHNAME$", name)
         case Regroup(group):
@@ -460,11 +419,11 @@ def encode_frame(frame: Frame, *, by_client: bool = True) -> bytes:
             return b"$GETCLT$ " + who.encode()
         case ClientAnswer(info, refusal):
             # The wire has no label for it; 1.1 wrote refusals as a traceback.
-            return _dump({"traceback": refusal} if info is None else info)
+            return dump({"traceback": refusal} if info is None else info)
         case Joined(info):
-            return b"$CLTCONN$ " + _dump(info)
+            return b"$CLTCONN$ " + dump(info)
         case Left(info):
-            return b"$CLTDISCONN$ " + _dump(info)
+            return b"$CLTDISCONN$ " + dump(info)
         case Bye():
             return b"$USRCLOSE$" if by_client else b"$DISCONN$"
         case _:
@@ -480,20 +439,13 @@ def _encode_agreement(frame: Probe | NoTLS | Compact | Welcome | Refusal) -> byt
             return b"$NOTLS$"
         case Compact():
             return b"$COMPACT$"
-        case Welcome(proto, name, group, now):
-            fields = {"proto": proto, "name": name, "group": group, "now": now}
-            return b"$WELCOME$ " + _dump(fields)
+        case Welcome():
+            return b"$WELCOME$ " + dump(fields_of(frame))
         case Refusal(code, text, retry_ms):
             fields = {"code": code, "text": text, "retry": retry_ms}
-            return b"$REFUSED$ " + _dump(fields)
+            return b"$REFUSED$ " + dump(fields)
         case _:
             assert_never(frame)
-
-
-def _dump(fields: dict[str, Any]) -> bytes:
-    import json  # as above
-
-    return json.dumps(fields).encode()
 
 
 def _optional(token: bytes, text: str | None) -> bytes:
@@ -543,37 +495,11 @@ def _read_text(rest: bytes | None) -> str | None:
 
 
 def _read_info(rest: bytes | None) -> dict[str, Any]:
-    info = _load_object(rest or b"", "client")
+    info = load_object(rest or b"", "client")
     address = info.get("ip")
     if isinstance(address, list):
         info["ip"] = tuple(address)
     return info
-
-
-def _read_welcome(rest: bytes | None) -> Welcome:
-    fields = _load_object(rest or b"", "welcome")
-    return Welcome(
-        _number(fields.get("proto"), "the welcome's proto"),
-        _text_or_none(fields.get("name"), "name"),
-        _text_or_none(fields.get("group"), "group"),
-        _number(fields.get("now", 0), "now"),
-    )
-
-
-def _read_refusal(rest: bytes | None) -> Refusal:
-    fields = _load_object(rest or b"", "refusal")
-    retry = fields.get("retry")
-    return Refusal(
-        str(fields.get("code", "refused"))[:64],
-        str(fields.get("text", "no reason was given"))[:1024],
-        None if retry is None else _number(retry, "retry"),
-    )
-
-
-def _text_or_none(value: object, what: str) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise RemoteProtocolError(f"the {what} in a welcome is text, not {value!r:.32}")
 
 
 def _second_hello(rest: bytes | None) -> Frame:
@@ -594,6 +520,6 @@ _FROM_SERVER: Final[dict[bytes, Callable[[bytes | None], Frame]]] = {
     b"$CLTCONN$": lambda rest: Joined(_read_info(rest)),
     b"$CLTDISCONN$": lambda rest: Left(_read_info(rest)),
     b"$NOTLS$": lambda rest: NoTLS(),
-    b"$WELCOME$": _read_welcome,
-    b"$REFUSED$": _read_refusal,
+    b"$WELCOME$": read_welcome,
+    b"$REFUSED$": read_refusal,
 }

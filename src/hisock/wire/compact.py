@@ -18,17 +18,19 @@ __all__ = (
     "Decoder",
     "Encoded",
     "Writer",
+    "cut_frames",
     "decode",
     "decode_from_client",
     "encode",
     "header",
+    "kind_of",
     "malformed",
     "pack",
     "raw",
     "raw_or_raise",
 )
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -37,7 +39,7 @@ from msgspec import Raw, msgpack
 
 from hisock.errors import MessageTooLarge, NotSendable, RemoteProtocolError
 from hisock.wire.buffer import Filling, PieceBuffer
-from hisock.wire.frames import ClientFrame, PackedFrame
+from hisock.wire.frames import LAST_NUMBERED, ClientFrame, PackedFrame
 from hisock.wire.payload import as_text, check_content, prefix_of
 
 #: Bytes of the length before each frame, the most significant first.
@@ -289,10 +291,12 @@ class Decoder:
         largest: Bytes of the largest frame that is accepted; 0 for any.
     """
 
-    __slots__ = ("_buffer", "_filling", "_is_cut", "_largest")
+    __slots__ = ("_buffer", "_filling", "_is_cut", "_largest", "beside")
 
     def __init__(self, largest: int) -> None:
         self._largest = largest or LARGEST
+        #: How many more ``feed`` appended than came with a number; for who counts.
+        self.beside = 0
         self._buffer = PieceBuffer()
         self._is_cut = False
         self._filling: Filling | None = None
@@ -358,7 +362,7 @@ class Decoder:
                 append(whole[start:end])
                 self._remember(whole[at : at + _LOOK_AHEAD], length)
             else:
-                _sort(whole[start:end], frames, at_once)
+                self._sort(whole[start:end], frames, at_once)
             at = end
         if at < size:
             self._hold(whole, at, missing, length or 0)
@@ -389,8 +393,18 @@ class Decoder:
             frame, rest = filling.feed(data)
         if frame is not None:
             self._filling = None
-            _sort(frame, frames, at_once)
+            self._sort(frame, frames, at_once)
         return rest
+
+    def _sort(self, frame: bytes, frames: list[bytes], at_once: list[bytes]) -> None:
+        """Append a frame to where it belongs."""
+        kind = kind_of(frame)
+        if kind in ACTS_AT_ONCE:
+            at_once.append(frame)
+        if kind not in ACTS_AT_ONCE or kind == REQUEST:
+            frames.append(frame)
+        if kind > LAST_NUMBERED or kind == REQUEST:  # not counted, or in both
+            self.beside += 1
 
     @staticmethod
     def _remember(head: bytes, length: int) -> None:
@@ -414,16 +428,7 @@ class Decoder:
         return length
 
 
-def _sort(frame: bytes, frames: list[bytes], at_once: list[bytes]) -> None:
-    """Append a frame to where it belongs."""
-    kind = _kind_of(frame)
-    if kind in ACTS_AT_ONCE:
-        at_once.append(frame)
-    if kind not in ACTS_AT_ONCE or kind == REQUEST:
-        frames.append(frame)
-
-
-def _kind_of(frame: bytes) -> int:
+def kind_of(frame: bytes) -> int:
     """The kind of a frame; the rest of it is looked at when its turn comes."""
     first, second = frame[0], frame[1]
     if 0x91 <= first <= 0x9F and second < 0x80:
@@ -433,6 +438,15 @@ def _kind_of(frame: bytes) -> int:
         return _kind(frame).kind
     except MALFORMED as error:
         raise malformed(error) from error
+
+
+def cut_frames(data: bytes) -> Iterator[bytes]:
+    """The frames in bytes that this side has encoded, without their headers."""
+    at = 0
+    while at < len(data):
+        start = at + HEADER_LEN
+        at = start + int.from_bytes(data[at:start], "big")
+        yield data[start:at]
 
 
 def decode(frame: bytes) -> PackedFrame:

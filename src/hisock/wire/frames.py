@@ -9,6 +9,7 @@ on what is registered (see ``handlers.table``).
 from __future__ import annotations
 
 __all__ = (
+    "LAST_NUMBERED",
     "PROTO",
     "Ack",
     "Bye",
@@ -49,6 +50,8 @@ from msgspec import Meta, Raw, Struct
 
 #: The version of the compact wire that this library speaks.
 PROTO: Final = 2
+#: Kinds up to this one have a number, and are acknowledged and replayed.
+LAST_NUMBERED: Final = 31
 
 #: Number of a call or stream: odd from clients, even from servers.
 Id: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
@@ -221,12 +224,26 @@ class Hello(Value, frozen=True):
         group: The group it is in.
         proto: The highest version of the compact wire it speaks; 0 for hisock 1.1.
         now: Its monotonic clock in milliseconds.
+        sid: What it calls its session, 32 hexadecimal digits; empty for none.
+        token: The secret of that session, 64 hexadecimal digits.
+        next: The secret that holds once it has heard the welcome.
+        got: Number of the last frame that it has.
+        epoch: Of which life of the server it has that; empty for the first time.
+        window: Seconds that it wants to be able to come back.
+        beats: Whether it reads all the time, so that silence means that it is gone.
     """
 
     name: str | None
     group: str | None
     proto: int = 0
     now: int = 0
+    sid: str = ""
+    token: str = ""
+    next: str = ""
+    got: int = 0
+    epoch: str = ""
+    window: float = 0.0
+    beats: bool = False
 
 
 class Welcome(Value, frozen=True):
@@ -237,12 +254,24 @@ class Welcome(Value, frozen=True):
         name: The client's name as the server knows it.
         group: Its group.
         now: The server's monotonic clock in milliseconds.
+        sid: The session, as the client called it; empty if there is none.
+        epoch: This life of the server.
+        got: Number of the last frame that the server has.
+        resumed: Whether the session goes on from there.
+        reason: Why not; or, if so, why the server had cut the link.
+        window: Seconds that the session is kept after a cut.
     """
 
     proto: int
     name: str | None = None
     group: str | None = None
     now: int = 0
+    sid: str = ""
+    epoch: str = ""
+    got: int = 0
+    resumed: bool = False
+    reason: str = ""
+    window: float = 0.0
 
 
 class Compact(Value, frozen=True):

@@ -1,0 +1,360 @@
+"""Brings a client back to its server after a cut: when to try, and what then holds.
+
+Never waits: whoever pumps calls ``work`` under the lock, and waits in between.
+"""
+
+from __future__ import annotations
+
+__all__ = ("Reconnector", "is_ready")
+
+import errno
+import logging
+import os
+import random
+import select
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from hisock.engine.dial import DEAD_AFTER, tune
+from hisock.engine.link import DONT_WAIT, Link
+from hisock.engine.undelivered import undelivered
+from hisock.errors import SessionLost
+from hisock.session.connection import Connection, milliseconds
+from hisock.session.events import Lost, Resumed
+from hisock.session.reconnect import Backoff
+from hisock.session.resume import ACK_SIZE, Session
+from hisock.session.states import State
+from hisock.wire.frames import PROTO, Hello, Probe, Refusal, Welcome
+
+if TYPE_CHECKING:
+    from hisock.engine.blocking import ClientEngine
+
+#: Seconds that one try may take until the connection stands.
+_CONNECT: Final = 10.0
+#: What a connect says that has only begun.
+_BEGUN: Final = frozenset(
+    (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN, 10035, 10036)
+)
+#: The shortest classic header that holds the length of a hello with ``proto``.
+_ROOM_FOR_PROTO: Final = 4
+
+_log = logging.getLogger("hisock.client")
+
+
+class Reconnector:
+    """What a client is to its server, over all links.
+
+    Args:
+        engine: The client's engine.
+        targets: The socket families and addresses that the server was found at.
+        is_willing: Whether to come back at all.
+        window: Seconds that the session shall last after a cut; 0 for no session.
+        dead_after: Seconds of silence after which the server counts as gone.
+        beats: Whether this client is read all the time.
+
+    Attributes:
+        is_willing: As above; false once the program has closed the client.
+        trying: The socket of a try whose connection does not stand yet.
+        name, group: Who the client is from the next new session on.
+    """
+
+    __slots__ = (
+        "_awaits",
+        "_backoff",
+        "_beats",
+        "_dead_after",
+        "_due",
+        "_engine",
+        "_following",
+        "_give_up_at",
+        "_next_target",
+        "_reason",
+        "_session",
+        "_targets",
+        "_token",
+        "_was_welcome",
+        "_window",
+        "group",
+        "is_willing",
+        "name",
+        "trying",
+    )
+
+    def __init__(
+        self,
+        engine: ClientEngine,
+        targets: list[tuple[int, Any]],
+        *,
+        is_willing: bool,
+        window: float,
+        dead_after: float,
+        beats: bool,
+    ) -> None:
+        self._engine = engine
+        self._targets = targets
+        self._next_target = 0
+        self.is_willing = is_willing
+        self._window = window if is_willing else 0.0
+        self._dead_after = dead_after
+        self._beats = beats
+        self._backoff = Backoff(random.random)
+        self._due: float | None = None
+        self._give_up_at = 0.0
+        self.trying: socket.socket | None = None
+        self._awaits = False
+        self._was_welcome = False
+        self._reason = ""
+        self.name: str | None = None
+        self.group: str | None = None
+        self._session: Session | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Draw what proves that the next session is ours."""
+        offers = self._engine.header_len >= _ROOM_FOR_PROTO
+        if offers and self._window:
+            self._session = Session(os.urandom(16).hex(), self._window)
+        self._token = os.urandom(32).hex()
+        self._following = os.urandom(32).hex()
+
+    def connection(self, now: float) -> Connection:
+        """The conversation on a new socket."""
+        engine = self._engine
+        return Connection(
+            engine.limits,
+            now,
+            header_len=engine.header_len,
+            offers_compact=engine.header_len >= _ROOM_FOR_PROTO,
+            session=self._session,
+            dead_after=self._dead_after,
+        )
+
+    def say_hello(self, link: Link, now: float) -> None:
+        """Begin the conversation; under the lock."""
+        self._awaits = True
+        self._give_up_at = now + (self._dead_after or DEAD_AFTER)
+        link.begin_session(self._session)
+        link.look_at = ACK_SIZE
+        control = self._engine.classic_writer.control
+        if self._engine.header_len < _ROOM_FOR_PROTO:
+            self._awaits = False
+            link.is_dropped = False
+            link.send_control(control(Hello(self.name, self.group)))
+            return
+        # Both in one write: a 1.1 server answers the second, ours the first.
+        link.send_control(control(self._hello(now)) + control(Probe()))
+
+    def _hello(self, now: float) -> Hello:
+        who = (self.name, self.group, PROTO, milliseconds(now))
+        session = self._session
+        if session is None:
+            return Hello(*who)
+        return Hello(
+            *who,
+            sid=session.sid,
+            token=self._token,
+            next=self._following,
+            got=session.received,
+            epoch=session.epoch,
+            window=self._window,
+            beats=self._beats,
+        )
+
+    # --- what the server says --------------------------------------------------
+
+    def answered(self, welcome: Welcome | None) -> None:
+        """The server has said which wire it speaks; without a welcome it is of 1.1."""
+        if not self._awaits:
+            return
+        self._awaits = False
+        self._backoff.reset()
+        self._due = None
+        link = self._engine.link
+        if welcome is not None:
+            self._token = self._following
+            self._following = os.urandom(32).hex()
+        if not link.is_dropped:
+            self._agree(link, welcome)
+        elif welcome is not None and welcome.resumed and self._session is not None:
+            self._resume(link, self._session, welcome)
+        else:
+            self._start_over(link, welcome)
+        self._was_welcome = True
+        self._engine.heard()
+
+    def _agree(self, link: Link, welcome: Welcome | None) -> None:
+        """The first answer of all."""
+        if welcome is None or not welcome.sid:
+            self._session = link.connection.session = None
+            link.begin_session(None)
+        elif self._session is not None:
+            self._session.epoch = welcome.epoch
+            self._session.window = welcome.window
+
+    def _resume(self, link: Link, session: Session, welcome: Welcome) -> None:
+        replay = session.replay
+        if not replay.acked <= welcome.got <= replay.last:
+            link.lose_for("the server resumed at a frame that was not sent")
+            return
+        replay.acknowledge(welcome.got)
+        session.epoch = welcome.epoch
+        because = f" (it had cut us: {welcome.reason})" if welcome.reason else ""
+        _log.info("%s is back%s", self._engine.title, because)
+        link.inbox.append(Resumed())
+        link.go_on()
+
+    def _start_over(self, link: Link, welcome: Welcome | None) -> None:
+        """The server does not know the session any more: say what that costs."""
+        session, connection = self._session, link.connection
+        if not self._was_welcome and session is not None and not session.replay.last:
+            link.is_dropped = False  # nothing was ever sent, so nothing is lost
+            link.inbox.append(Resumed())
+            self._agree(link, welcome)
+            return
+        reason = "classic" if welcome is None else welcome.reason or "unknown"
+        error = self._loss(link, self._reason or reason)
+        self._reason = ""
+        link.outbox.clear()
+        if connection.requests is not None:
+            connection.requests.fail_all(error)
+            connection.new_requests()
+        if session is not None:
+            session.start_over()
+        if session is None and self._window:
+            self._begin()
+        self._agree(link, welcome)
+        link.is_dropped = False
+        link.inbox.append(Lost(error))
+        self._engine.uplink.forget_wire()
+
+    def _loss(self, link: Link, reason: str) -> SessionLost:
+        unacked = undelivered(link)
+        text = (
+            f"{self._engine.title} begins anew: its session is lost ({reason}), "
+            f"{len(unacked)} messages may not have arrived"
+        )
+        return SessionLost(text, reason, unacked)
+
+    def refused(self, refusal: Refusal) -> bool:
+        """The server does not let us in; whether another try makes sense."""
+        if not (self.is_willing and self._was_welcome):
+            return False
+        if refusal.code == "unauthorized" and self._session is not None:
+            self._reason = self._reason or "unauthorized"
+            old, self._session = self._session, None
+            self._begin()
+            # What was sent is reported with the next welcome.
+            if self._session is not None:
+                self._session.replay = old.replay
+        elif refusal.retry_ms is None:
+            return False
+        self.come_back(refusal.retry_ms or 0)
+        return True
+
+    def come_back(self, retry_ms: int) -> None:
+        """Try again, but not sooner than the server asks for."""
+        self._due = self._engine.now() + self._backoff.after(retry_ms / 1000)
+
+    # --- trying ----------------------------------------------------------------
+
+    def work(self, now: float) -> None:
+        """Take the next step, if one is due; under the lock."""
+        link = self._engine.link
+        if not link.is_dropped:
+            return
+        if self.trying is not None:
+            self._look(link, self.trying, now)
+        elif link.connection.state is not State.CLOSED:
+            if now >= self._give_up_at:
+                link.lose_for("the server did not answer the hello")
+        elif self.is_willing:
+            self._wait_or_try(link, now)
+
+    def _wait_or_try(self, link: Link, now: float) -> None:
+        if self._due is None:
+            goodbye = link.connection.goodbye
+            if goodbye is not None and goodbye.retry_ms is not None:
+                self.come_back(goodbye.retry_ms)
+            else:
+                self._due = now + self._backoff.next()
+        if self._due is not None and now >= self._due:
+            self._due = None
+            self._try(link, now)
+
+    def _try(self, link: Link, now: float) -> None:
+        family, address = self._targets[self._next_target % len(self._targets)]
+        self._next_target += 1
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            result = sock.connect_ex(address)
+        except OSError as error:
+            result = error.errno or errno.EINVAL
+        if result == 0:
+            self._stand(link, sock, now)
+        elif result in _BEGUN and family != getattr(socket, "AF_UNIX", None):
+            self.trying = sock
+            self._give_up_at = now + _CONNECT
+        else:
+            sock.close()
+
+    def _look(self, link: Link, sock: socket.socket, now: float) -> None:
+        """See what became of a try."""
+        if not is_ready(sock, 0.0):
+            if now >= self._give_up_at:
+                self._drop_try()
+            return
+        self.trying = None
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            sock.close()
+        else:
+            self._stand(link, sock, now)
+
+    def _drop_try(self) -> None:
+        if self.trying is not None:
+            self.trying.close()
+            self.trying = None
+
+    def _stand(self, link: Link, sock: socket.socket, now: float) -> None:
+        """The connection stands: say who we are, and wait for the answer."""
+        try:
+            waits = self._engine.link_waits
+            tune(sock, waits=waits and bool(DONT_WAIT), dead_after=self._dead_after)
+        except OSError:  # reset already
+            sock.close()
+            return
+        requests = link.connection.requests
+        link.sock.close()
+        link.sock, link.fd = sock, sock.fileno()
+        link.connection = self.connection(now)
+        link.connection.requests = requests
+        self._engine.moved()
+        self.say_hello(link, now)
+
+    def patience(self, now: float) -> float | None:
+        """Seconds until ``work`` has something to do; ``None`` for nothing."""
+        link = self._engine.link
+        if not link.is_dropped:
+            return None
+        if self.trying is not None or link.connection.state is not State.CLOSED:
+            return max(0.0, self._give_up_at - now)
+        if self._due is None:
+            return 0.0 if self.is_willing else None
+        return max(0.0, self._due - now)
+
+    def stop(self) -> None:
+        """Come back no more."""
+        self.is_willing = False
+        self._drop_try()
+
+
+def is_ready(sock: socket.socket, timeout: float) -> bool:
+    """Whether a connect has come to something; waits at most ``timeout`` seconds."""
+    make: Callable[[], Any] | None = getattr(select, "poll", None)
+    if make is None:
+        # Windows tells a failed connect in the third list.
+        return any(select.select([], [sock], [sock], timeout))
+    poller = make()
+    poller.register(sock, select.POLLOUT)
+    return bool(poller.poll(timeout * 1000))

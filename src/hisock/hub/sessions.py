@@ -1,0 +1,91 @@
+"""Who may come back to a server after a cut, and what became of those who may not.
+
+Pure and never locked; ``engine`` holds the lock around every call.
+"""
+
+from __future__ import annotations
+
+__all__ = ("Sessions",)
+
+from collections.abc import Callable, Iterator
+from typing import Final, Generic, TypeVar
+
+from hisock.session.resume import Session, Tokens
+from hisock.wire.frames import Hello
+
+M = TypeVar("M")
+
+#: Ended sessions whose end is remembered, so that their clients are told why.
+_REMEMBERED: Final = 10_000
+
+
+class Sessions(Generic[M]):
+    """The sessions of one life of a server, by the name their clients gave them.
+
+    Args:
+        draw: Draws so many random bytes.
+        window: Seconds that a session is kept after a cut; 0 for no sessions.
+
+    Attributes:
+        epoch: This life of the server.
+        window: As above.
+    """
+
+    __slots__ = ("_ended", "_members", "epoch", "window")
+
+    def __init__(self, draw: Callable[[int], bytes], window: float) -> None:
+        self.epoch = draw(8).hex()
+        self.window = window
+        self._members: dict[str, tuple[M, Session]] = {}
+        self._ended: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[M]:
+        return (member for member, _ in self._members.values())
+
+    def wants(self, hello: Hello) -> bool:
+        """Whether both sides want a session."""
+        return bool(hello.sid and hello.window > 0 and self.window > 0)
+
+    def find(self, hello: Hello) -> tuple[M, Session] | None:
+        """The member whose session a hello names."""
+        return self._members.get(hello.sid)
+
+    def open(self, hello: Hello, member: M) -> Session:
+        """Begin a session for a member."""
+        session = Session(hello.sid, min(hello.window, self.window))
+        session.epoch = self.epoch
+        session.tokens = Tokens(_digest, _equal, hello.token, hello.next)
+        self._members[hello.sid] = member, session
+        self._ended.pop(hello.sid, None)
+        return session
+
+    def end(self, session: Session, reason: str) -> None:
+        """Nobody comes back to a session any more.
+
+        Args:
+            reason: One of the words of ``docs/wire.md`` that its client is told.
+        """
+        if self._members.pop(session.sid, None) is None:
+            return
+        if len(self._ended) >= _REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+        self._ended[session.sid] = reason
+
+    def why_not(self, hello: Hello) -> str:
+        """Why a session that a client asks for is not there; empty for a new one."""
+        reason = self._ended.get(hello.sid, "")
+        if reason or not hello.epoch:
+            return reason
+        return "unknown" if hello.epoch == self.epoch else "server_restarted"
+
+
+def _digest(token: bytes) -> bytes:
+    from hashlib import sha256  # 2 ms, and nothing of it before the first session
+
+    return sha256(token).digest()
+
+
+def _equal(one: bytes, other: bytes) -> bool:
+    from hmac import compare_digest  # as above
+
+    return compare_digest(one, other)

@@ -1,0 +1,274 @@
+"""Sessions: what the other side has of what we sent, and what to send again.
+
+Pure rules. No sockets, no clock: every method that needs the time takes ``now``.
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "ACK_DELAY",
+    "ACK_FRAMES",
+    "ACK_SIZE",
+    "Block",
+    "Replay",
+    "Session",
+    "Tokens",
+    "Written",
+    "length_of",
+    "numbered",
+)
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
+
+from hisock.errors import RemoteProtocolError
+from hisock.wire.compact import Encoded, cut_frames, kind_of
+from hisock.wire.frames import LAST_NUMBERED, Value
+
+#: Frames, bytes, and seconds, after which what came is acknowledged.
+ACK_FRAMES: Final = 64
+ACK_SIZE: Final = 64 * 1024
+ACK_DELAY: Final = 0.2
+
+
+class Block(Value, frozen=True):
+    """Several frames that were written together."""
+
+    count: int
+    data: bytes
+
+
+#: One frame, one large frame in parts, or several frames.
+Written: TypeAlias = Encoded | Block
+
+
+def length_of(written: Written) -> int:
+    """The bytes of it."""
+    if isinstance(written, bytes):
+        return len(written)
+    if isinstance(written, Block):
+        return len(written.data)
+    return sum(map(len, written))
+
+
+class Replay:
+    """What was given a number and not acknowledged yet, as it went out.
+
+    A frame has its number from the moment it is noted here, which is before its first
+    byte is written: whatever interrupts the write, the count is right.
+
+    Attributes:
+        acked: Number of the last frame that the other side has.
+        blocks: What it may not have, the oldest first; ``None`` for nothing.
+        size: Bytes of that.
+    """
+
+    __slots__ = ("_within", "acked", "blocks", "size")
+
+    def __init__(self) -> None:
+        self.acked = 0
+        #: Frames of the first block that are acknowledged already.
+        self._within = 0
+        # An empty deque costs 760 bytes, and most connections are idle.
+        self.blocks: deque[Written] | None = None
+        self.size = 0
+
+    def note(self, written: Written) -> None:
+        """Give a number to what is about to be written."""
+        if self.blocks is None:
+            self.blocks = deque()
+        self.blocks.append(written)
+        self.size += length_of(written)
+
+    def take_back(self) -> None:
+        """Nothing of what was noted last was written: it has no number."""
+        assert self.blocks is not None
+        self.size -= length_of(self.blocks.pop())
+
+    def acknowledge(self, upto: int) -> None:
+        """Forget every frame that the other side now has.
+
+        Raises:
+            RemoteProtocolError: It acknowledged a frame that was never sent.
+        """
+        missing = upto - self.acked
+        blocks = self.blocks
+        while missing > 0:
+            if not blocks:
+                raise RemoteProtocolError(
+                    f"frame {upto} was acknowledged, the last sent is {upto - missing}"
+                )
+            block = blocks[0]
+            count = 1
+            if type(block) is Block:
+                count = block.count - self._within
+                if count > missing:
+                    self._within += missing
+                    break
+                self._within = 0
+            missing -= count
+            self.size -= length_of(blocks.popleft())
+        self.acked = max(self.acked, upto)
+        if not blocks:
+            self.blocks = None
+
+    def again(self) -> list[Encoded]:
+        """Everything that is to be written once more, after a resume."""
+        again: list[Encoded] = []
+        for block in self.blocks or ():
+            if isinstance(block, Block):
+                again.append(_behind(block.data, 0 if again else self._within))
+            else:
+                again.append(block)
+        return again
+
+    @property
+    def last(self) -> int:
+        """Number of the last frame that has one."""
+        counts = (
+            block.count if isinstance(block, Block) else 1
+            for block in self.blocks or ()
+        )
+        return self.acked - self._within + sum(counts)
+
+    def frames(self) -> Iterator[bytes]:
+        """Every frame that may not have arrived, without its header."""
+        for encoded in self.again():
+            yield from numbered(encoded)
+
+    def clear(self) -> None:
+        """Forget everything; the next frame is number 1."""
+        self.acked = self._within = self.size = 0
+        self.blocks = None
+
+
+def numbered(encoded: Written) -> Iterator[bytes]:
+    """The frames in what is or was to be written that have, or get, a number."""
+    if isinstance(encoded, Block):
+        encoded = encoded.data
+    data = encoded if isinstance(encoded, bytes) else b"".join(encoded)
+    for frame in cut_frames(data):
+        if kind_of(frame) <= LAST_NUMBERED:
+            yield frame
+
+
+def _behind(data: bytes, count: int) -> bytes:
+    """What comes after the first ``count`` numbered frames."""
+    at = 0
+    for frame in cut_frames(data):
+        if not count:
+            break
+        at += 4 + len(frame)
+        if kind_of(frame) <= LAST_NUMBERED:
+            count -= 1
+    return data[at:]
+
+
+class Session:
+    """What two peers have agreed on, for as long as they may find each other again.
+
+    Attributes:
+        sid: What the client calls it.
+        epoch: Which life of the server it belongs to; empty until a welcome came.
+        window: Seconds that it is kept after a cut.
+        replay: What was sent.
+        received: Number of the last frame that came.
+        told: Up to which the other side was told so.
+        owed_since: When the first came of which it was not.
+        owed_size: Bytes of these.
+        tokens: On a server: who may go on with it.
+    """
+
+    __slots__ = (
+        "epoch",
+        "owed_since",
+        "owed_size",
+        "received",
+        "replay",
+        "sid",
+        "told",
+        "tokens",
+        "window",
+    )
+
+    def __init__(self, sid: str, window: float) -> None:
+        self.sid = sid
+        self.epoch = ""
+        self.window = window
+        self.replay = Replay()
+        self.tokens: Tokens | None = None
+        self.received = self.told = self.owed_size = 0
+        self.owed_since = 0.0
+
+    def receive(self, count: int, size: int, now: float) -> bool:
+        """So many numbered frames came; whether they are to be acknowledged now."""
+        owed = self.received - self.told
+        self.received += count
+        if not owed:
+            self.owed_since = now
+            self.owed_size = size
+        else:
+            self.owed_size += size
+        return (
+            owed + count >= ACK_FRAMES
+            or self.owed_size >= ACK_SIZE
+            or now - self.owed_since >= ACK_DELAY
+        )
+
+    @property
+    def owes(self) -> bool:
+        """Whether something came of which the other side was not told."""
+        return self.received != self.told
+
+    def tell(self) -> int:
+        """The number to acknowledge; the other side is told now."""
+        self.told = self.received
+        self.owed_size = 0
+        return self.received
+
+    def start_over(self) -> None:
+        """Nothing of what was is known to the other side any more."""
+        self.replay.clear()
+        self.received = self.told = self.owed_size = 0
+
+
+class Tokens:
+    """A server's memory of the secrets that prove that a session is one's own.
+
+    Both the token of a hello and the one it names next are good, until the client has
+    shown that it knows the answer; then only the next is. So no lost answer can lock a
+    client out, and a token that was overheard is soon worth nothing.
+
+    Args:
+        digest: Makes of a token what is kept of it.
+        equal: Compares two of these in constant time.
+    """
+
+    __slots__ = ("_digest", "_equal", "_good")
+
+    def __init__(
+        self,
+        digest: Callable[[bytes], bytes],
+        equal: Callable[[bytes, bytes], bool],
+        token: str,
+        following: str,
+    ) -> None:
+        self._digest = digest
+        self._equal = equal
+        self._good: tuple[bytes, ...] = ()
+        self.offer(token, following)
+
+    def offer(self, token: str, following: str) -> None:
+        """A hello came with these."""
+        self._good = tuple(self._digest(each.encode()) for each in (token, following))
+
+    def confirm(self) -> None:
+        """The client has heard the answer: only the next token is good from now on."""
+        self._good = self._good[-1:]
+
+    def admits(self, token: str) -> bool:
+        """Whether this is one of the good ones."""
+        claimed = self._digest(token.encode())
+        # Every one is looked at, so that the time tells nothing.
+        return any([self._equal(claimed, good) for good in self._good])
