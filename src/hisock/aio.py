@@ -18,7 +18,7 @@ __all__ = ("AsyncHiSockClient", "AsyncHiSockServer", "connect", "start_server")
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Hashable
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, Unpack, overload
 
@@ -32,6 +32,7 @@ from hisock.engine.awaiting import (
 )
 from hisock.engine.client_face import ClientFace, ClientOptions
 from hisock.engine.client_verbs import ClientVerbs
+from hisock.engine.delivery import WhenSlow, wish_of
 from hisock.engine.dial import listen_at
 from hisock.engine.pace import check_pace
 from hisock.engine.server_face import ServerFace, ServerOptions
@@ -158,6 +159,8 @@ class AsyncHiSockServer(ServerFace):
         content: Sendable = b"",
         *,
         ttl: float | None = None,
+        when_slow: WhenSlow | None = None,
+        key: Hashable = None,
     ) -> Sent:
         """Send a command to one client now; awaiting waits for room.
 
@@ -171,7 +174,8 @@ class AsyncHiSockServer(ServerFace):
                 self._learn(command)
         except TypeError:  # nothing that could be a key
             self._learn(command)
-        return self._verbs.send_client(client, command, content, ttl=ttl)
+        wish = wish_of(ttl, when_slow, key)
+        return self._verbs.send_client(client, command, content, wish=wish)
 
     def send_client_raw(self, client: ClientLike, content: Sendable) -> Sent:
         """Send content without a command to one client now."""
@@ -184,6 +188,8 @@ class AsyncHiSockServer(ServerFace):
         content: Sendable = b"",
         *,
         ttl: float | None = None,
+        when_slow: WhenSlow | None = None,
+        key: Hashable = None,
         exclude: Any = None,
     ) -> Sent:
         """Send a command to everybody in a group now; it waits for nobody."""
@@ -194,7 +200,8 @@ class AsyncHiSockServer(ServerFace):
             self._learn(command)
         self._members.check_open()
         links = self._members.group(group)
-        return self._verbs.send_many(links, command, content, ttl, exclude)
+        wish = wish_of(ttl, when_slow, key)
+        return self._verbs.send_many(links, command, content, wish, exclude, group)
 
     def send_group_raw(
         self, group: str, content: Sendable, *, exclude: Any = None
@@ -210,6 +217,8 @@ class AsyncHiSockServer(ServerFace):
         content: Sendable = b"",
         *,
         ttl: float | None = None,
+        when_slow: WhenSlow | None = None,
+        key: Hashable = None,
         exclude: Any = None,
     ) -> Sent:
         """Send a command to every client now; it waits for nobody."""
@@ -220,7 +229,8 @@ class AsyncHiSockServer(ServerFace):
             self._learn(command)
         self._members.check_open()
         links = self._members.everybody()
-        return self._verbs.send_many(links, command, content, ttl, exclude)
+        wish = wish_of(ttl, when_slow, key)
+        return self._verbs.send_many(links, command, content, wish, exclude)
 
     # --- asking ----------------------------------------------------------------
 
@@ -424,7 +434,13 @@ class AsyncHiSockClient(ClientFace):
     # --- sending ---------------------------------------------------------------
 
     def send(
-        self, command: str, content: Sendable = b"", *, ttl: float | None = None
+        self,
+        command: str,
+        content: Sendable = b"",
+        *,
+        ttl: float | None = None,
+        when_slow: WhenSlow | None = None,
+        key: Hashable = None,
     ) -> Sent:
         """Send a command to the server now; awaiting waits for room.
 
@@ -440,7 +456,7 @@ class AsyncHiSockClient(ClientFace):
                 self._learn(command)
         except TypeError:  # nothing that could be a key
             self._learn(command)
-        return self._verbs.send(command, content, ttl)
+        return self._verbs.send(command, content, wish_of(ttl, when_slow, key))
 
     def raw_send(self, content: Sendable) -> Sent:
         """Send content without a command now; see ``send``."""

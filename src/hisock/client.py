@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ("HiSockClient", "ThreadedHiSockClient", "connect", "threaded_connect")
 
+from collections.abc import Hashable
 from typing import Any, TypeVar, Unpack, overload
 
 from hisock.engine.asking import Stream, cast_of
@@ -13,6 +14,7 @@ from hisock.engine.client_face import (
     read_answer,
     spell_client,
 )
+from hisock.engine.delivery import WhenSlow, wish_of
 from hisock.engine.face import ThreadedFace
 from hisock.errors import ClientDisconnected
 from hisock.types import Address, ClientLike, Message, Sendable
@@ -85,7 +87,13 @@ class HiSockClient(ClientFace):
     # --- sending ---------------------------------------------------------------
 
     def send(
-        self, command: str, content: Sendable = b"", *, ttl: float | None = None
+        self,
+        command: str,
+        content: Sendable = b"",
+        *,
+        ttl: float | None = None,
+        when_slow: WhenSlow | None = None,
+        key: Hashable = None,
     ) -> None:
         """Send a command with content to the server.
 
@@ -110,7 +118,7 @@ class HiSockClient(ClientFace):
                 self._learn(command)
         except TypeError:  # nothing that could be a key
             self._learn(command)
-        self._engine.uplink.send(command, content, ttl)
+        self._engine.uplink.send(command, content, wish_of(ttl, when_slow, key))
 
     def raw_send(self, content: Sendable) -> None:
         """Send content without a command; see ``send``."""

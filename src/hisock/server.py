@@ -9,9 +9,11 @@ __all__ = (
     "start_threaded_server",
 )
 
+from collections.abc import Hashable
 from typing import Any, TypeVar, Unpack, overload
 
 from hisock.engine.asking import Stream
+from hisock.engine.delivery import WhenSlow, wish_of
 from hisock.engine.face import ThreadedFace
 from hisock.engine.inquiry import GroupCall
 from hisock.engine.server_face import ServerFace, ServerOptions
@@ -91,6 +93,8 @@ class HiSockServer(ServerFace):
         content: Sendable = b"",
         *,
         ttl: float | None = None,
+        when_slow: WhenSlow | None = None,
+        key: Hashable = None,
     ) -> None:
         """Send a command with content to one client.
 
@@ -118,7 +122,7 @@ class HiSockServer(ServerFace):
                 self._learn(command)
         except TypeError:  # nothing that could be a key
             self._learn(command)
-        self._members.send_to(client, command, content, ttl)
+        self._members.send_to(client, command, content, wish_of(ttl, when_slow, key))
 
     def send_client_raw(self, client: ClientLike, content: Sendable) -> None:
         """Send content without a command to one client; see ``send_client``."""
@@ -131,6 +135,8 @@ class HiSockServer(ServerFace):
         content: Sendable = b"",
         *,
         ttl: float | None = None,
+        when_slow: WhenSlow | None = None,
+        key: Hashable = None,
         exclude: Any = None,
     ) -> None:
         """Send a command with content to everybody in a group.
@@ -150,7 +156,8 @@ class HiSockServer(ServerFace):
                 self._learn(command)
         except TypeError:  # nothing that could be a key
             self._learn(command)
-        self._members.send_group(group, command, content, ttl, exclude)
+        wish = wish_of(ttl, when_slow, key)
+        self._members.send_group(group, command, content, wish, exclude)
 
     def send_group_raw(
         self, group: str, content: Sendable, *, exclude: Any = None
@@ -164,6 +171,8 @@ class HiSockServer(ServerFace):
         content: Sendable = b"",
         *,
         ttl: float | None = None,
+        when_slow: WhenSlow | None = None,
+        key: Hashable = None,
         exclude: Any = None,
     ) -> None:
         """Send a command with content to every client; to nobody is no error.
@@ -181,7 +190,8 @@ class HiSockServer(ServerFace):
                 self._learn(command)
         except TypeError:  # nothing that could be a key
             self._learn(command)
-        self._members.send_all(command, content, ttl, exclude)
+        wish = wish_of(ttl, when_slow, key)
+        self._members.send_all(command, content, wish, exclude)
 
     # --- asking ----------------------------------------------------------------
 

@@ -7,6 +7,7 @@ __all__ = (
     "AsyncClientInfo",
     "ClientInfo",
     "ClientLike",
+    "Gap",
     "Handler",
     "Handlers",
     "Limits",
@@ -14,7 +15,7 @@ __all__ = (
     "Sendable",
 )
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias, TypeVar
 
 from msgspec import Struct  # a dataclass costs 20 times as much to define
@@ -179,13 +180,21 @@ class ClientInfo(dict[str, Any]):
         return self._its_server()._in_plain
 
     def send(
-        self, command: str, content: Any = b"", *, ttl: float | None = None
+        self,
+        command: str,
+        content: Any = b"",
+        *,
+        ttl: float | None = None,
+        when_slow: Any = None,
+        key: Hashable = None,
     ) -> Any:
         """Send it a command; see ``HiSockServer.send_client``.
 
         .. versionadded:: 4.0
         """
-        return self._verbs().send_client(self, command, content, ttl=ttl)
+        return self._verbs().send_client(
+            self, command, content, ttl=ttl, when_slow=when_slow, key=key
+        )
 
     def call(
         self,
@@ -317,6 +326,20 @@ class Message(Struct, frozen=True):
 
     command: str | None
     content: Any
+
+
+class Gap(Struct, frozen=True):
+    """What ``on_gap`` gets: messages that this client was too slow for.
+
+    Attributes:
+        count: How many were dropped, as their sender allowed by ``when_slow=``.
+        group: To which group they went; ``None`` if to this client alone, or to all.
+
+    .. versionadded:: 4.0
+    """
+
+    count: int
+    group: str | None
 
 
 class Handlers:

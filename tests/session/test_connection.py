@@ -53,7 +53,7 @@ from hisock.wire.frames import (
 
 START: Final = 100.0
 ADA = Hello("Ada", "red")
-THEY_CLOSED = "the other side closed the connection"
+CUT = Closed("the other side closed the connection", is_cut=True)
 
 
 def frame(body: bytes, header_len: int = 16) -> bytes:
@@ -384,7 +384,7 @@ def test_a_half_close_is_a_leave(open_pair: Pair) -> None:
     """A peer that sends no more has left; half a message of it is dropped (F8)."""
     open_pair.server.feed(header(5, 16) + b"he", START)
 
-    assert [Closed(THEY_CLOSED)] == open_pair.server.feed_eof(START)
+    assert [CUT] == open_pair.server.feed_eof(START)
     assert (
         open_pair.server.state,
         open_pair.server.take_bytes(),
@@ -394,13 +394,17 @@ def test_a_half_close_is_a_leave(open_pair: Pair) -> None:
 
 
 def test_an_end_has_the_reason_it_was_given(open_pair: Pair) -> None:
-    """After a goodbye the end of the bytes is told as that goodbye."""
-    assert open_pair.server.feed_eof(START, "it said so") == [Closed("it said so")]
+    """A goodbye is the end, is told as what it said, and is no cut."""
+    told = open_pair.server.feed_goodbye("it said so", START)
+
+    assert told == [Closed("it said so")]
+    assert State.CLOSING is open_pair.server.state
+    assert open_pair.server.take_bytes() == b""
 
 
 def test_a_broken_link_is_over_at_once(open_pair: Pair) -> None:
     """When the link is gone there is nobody to say goodbye to."""
-    assert [Closed("reset")] == open_pair.server.lost("reset", START)
+    assert [Closed("reset", is_cut=True)] == open_pair.server.lost("reset", START)
     assert (
         open_pair.server.state,
         open_pair.server.take_bytes(),
@@ -421,7 +425,7 @@ def test_an_end_before_the_hello_is_silent(pair: Pair) -> None:
 
 def test_a_port_scan_is_over_at_once(pair: Pair) -> None:
     """Who connects and goes without a word leaves nothing behind (F15)."""
-    assert [Closed(THEY_CLOSED)] == pair.server.feed_eof(START)
+    assert [CUT] == pair.server.feed_eof(START)
     assert (pair.server.state, pair.server.deadline) == (State.CLOSED, None)
 
 
@@ -596,7 +600,7 @@ class Talk:
         (*told,) = flat([event])
         self.at_server += told
         if isinstance(event, Opened) and event.hello.proto and self.server_offers:
-            self.server.welcome(event.hello, self.now)
+            self.server.serve(event.hello.name, event.hello.group, self.now)
         elif (False, b"$DH_NUMS$") in told and not self.server.writes_compact:
             self.downward += said(NoTLS(), by_client=False)
 
@@ -665,7 +669,7 @@ def test_the_server_writes_compact_right_behind_the_welcome() -> None:
     """The welcome is its first frame; what a join handler sends is compact already."""
     talk = Talk()
     talk.server.feed(talk.upward, START)
-    talk.server.welcome(NEW_ADA, START)
+    talk.server.serve("Ada", "red", START)
     data = talk.server.take_bytes() + packed("a", b"1") + packed("b", b"2")
 
     assert fed(talk.client, [data]) == [
@@ -705,7 +709,7 @@ def opened(early: Iterable[bytes], late: Iterable[bytes]) -> tuple[list[object],
     """What a server tells and says, when it welcomes after the first pieces."""
     server = Talk().server
     told = fed(server, early)
-    server.welcome(NEW_ADA, START)
+    server.serve("Ada", "red", START)
     told += fed(server, late)
     return told, server.take_bytes()
 
@@ -943,7 +947,7 @@ def test_who_is_gone_is_not_welcomed() -> None:
         events = server.feed(said(NEW_ADA, by_client=True) + b"garbage", START)
         assert [Opened, Closed] == [type(event) for event in events]
         if end == "welcome":
-            server.welcome(NEW_ADA, START)
+            server.serve("Ada", "red", START)
         else:
             assert server.refuse(Refusal("busy", "later"), START) == []
 
@@ -1480,7 +1484,7 @@ def in_stage(stage: str, limits: Limits | None = None) -> Connection:
             fed(side, [said(NEW_ADA, by_client=True)])
         case "welcoming":
             side = in_stage("unwelcomed", limits)
-            side.welcome(NEW_ADA, START)
+            side.serve("Ada", "red", START)
         case "compact client":
             side = agreed(limits).client
         case "compact server":
@@ -1605,7 +1609,7 @@ def test_any_frames_in_any_stage(
         new = connection.feed(piece, START)
         for event in new:
             if isinstance(event, Opened) and event.hello.proto:
-                connection.welcome(event.hello, START)
+                connection.serve(event.hello.name, event.hello.group, START)
         events += new
 
     check_reaction(connection, events)

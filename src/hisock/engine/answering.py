@@ -19,12 +19,13 @@ from hisock.errors import (
 )
 from hisock.handlers.cast import unpack
 from hisock.handlers.table import HandlerEntry
-from hisock.wire.compact import Encoded
+from hisock.session.resume import Written
 from hisock.wire.frames import (
     Bye,
     ClientAnswer,
     Compact,
     Frame,
+    Gap,
     GetClient,
     Groups,
     NoTLS,
@@ -69,6 +70,8 @@ class Answers(Running):
                 self._reply(link, engine.members.answer(who))
             case Roster(on):
                 engine.members.set_roster(link, on=on)
+            case Gap(count):
+                engine.reports.gap(link.info, count)
             case Groups(join, leave):
                 self._regroup(link, join, leave)
             case _:
@@ -150,7 +153,7 @@ class Answers(Running):
         engine = self._engine
         engine.lock.run(engine.end_link, link, Bye(5, str(error)[:1024]))
 
-    def send(self, link: Link, frame: Encoded) -> None:
+    def send(self, link: Link, frame: Written) -> None:
         """Send frames to a client."""
         self._engine.outgoing.send(link, frame)
 

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from hisock.engine.asking import Stream, outcome, raise_failure, reader_for
+from hisock.engine.delivery import Delivery
 from hisock.engine.inquiry import GroupReplies, Inquiry, LinkAsker, late
 from hisock.engine.link import Link
 from hisock.engine.serve import ServerEngine
@@ -257,13 +258,13 @@ class ServerVerbs:
         command: str | None,
         content: Any,
         *,
-        ttl: float | None = None,
+        wish: Delivery | None = None,
     ) -> Sent:
         """Send now; awaiting waits for room."""
         members = self._engine.members
         members.check_open()
         link = members.look_up(client)
-        members.send_now(link, command, content, ttl)
+        members.send_now(link, command, content, wish)
         return Sent([link])
 
     def send_many(
@@ -271,11 +272,12 @@ class ServerVerbs:
         links: list[Link],
         command: str | None,
         content: Any,
-        ttl: float | None,
+        wish: Delivery | None,
         exclude: Any,
+        group: str | None = None,
     ) -> Sent:
         """Send now; awaiting waits for nobody: a slow member never holds it up."""
-        self._engine.members.send_many(links, command, content, ttl, exclude)
+        self._engine.members.send_many(links, command, content, wish, exclude, group)
         return Sent([])
 
     async def call_client(

@@ -39,13 +39,14 @@ from hisock.errors import (
     SessionLost,
 )
 from hisock.handlers.dispatch import unknown_command
-from hisock.handlers.table import DROP, RESUME, SESSION_LOST, HandlerTable
+from hisock.handlers.table import DROP, GAP, RESUME, SESSION_LOST, HandlerTable
 from hisock.hub.outbox import Outbox
 from hisock.session.connection import LINGER
 from hisock.session.events import Closed, Dropped, Event, Lost, Messages, Resumed
+from hisock.types import Gap as Missed
 from hisock.types import Limits
 from hisock.wire import classic
-from hisock.wire.frames import Bye
+from hisock.wire.frames import Bye, Gap
 
 if TYPE_CHECKING:
     from hisock.engine.owner import Done
@@ -355,6 +356,15 @@ class ClientEngine:
             case Lost(error):
                 return self._tell_loss(error)
         raise AssertionError(event)
+
+    def tell_gap(self, gap: Gap) -> bool:
+        """The server dropped messages for us, as their sender allowed."""
+        if self.run_event(GAP, Missed(gap.count, gap.group)):
+            return True
+        if count := self._dropped.due("gap"):
+            text = "%s was too slow and missed %d messages (%d)"
+            _log.warning(text, self.title, gap.count, count)
+        return False
 
     def _tell_loss(self, error: SessionLost) -> bool:
         self.is_lost_to_tell = False

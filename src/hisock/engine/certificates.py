@@ -497,10 +497,11 @@ def check_pin(
 
 def _changed(address: object, old: str, new: str) -> CertificateChanged:
     name, path = _spell(address), _pins_path()
-    line, _ = _find(_read_pins(), name) or (0, "")
+    found = _find(_read_pins(), name)
+    line = f"line {found[0]}" if found else "its line"
     return CertificateChanged(
         f"the certificate of {name} changed: its fingerprint was {old}, now it is "
-        f"{new}. If that is meant, delete line {line} of {path}; if not, somebody else "
+        f"{new}. If that is meant, delete {line} of {path}; if not, somebody else "
         "answers there",
         old,
         new,

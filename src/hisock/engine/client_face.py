@@ -20,6 +20,7 @@ from hisock.engine.face import Face, check_limits, check_times
 from hisock.engine.link import DONT_WAIT
 from hisock.errors import InvalidClient, InvalidOption, Refused, UnknownClient
 from hisock.handlers.table import (
+    GAP,
     SERVER_EVENTS,
     SESSION_LOST,
     HandlerEntry,
@@ -172,6 +173,20 @@ class ClientFace(Face):
         .. versionadded:: 4.0
         """
         self._register(SESSION_LOST, function, Options())
+        return function
+
+    def on_gap(self, function: Handler) -> Handler:
+        """Have the decorated function told that messages for this client were dropped.
+
+        It gets a ``hisock.types.Gap``, in the place of what is missing. Only messages
+        that were sent with ``when_slow="drop_oldest"`` or ``"drop_newest"`` ever are.
+
+        Raises:
+            HandlerSignatureError: It takes something else.
+
+        .. versionadded:: 4.0
+        """
+        self._register(GAP, function, Options())
         return function
 
     def batch(self) -> AbstractContextManager[None]:

@@ -16,6 +16,7 @@ from hisock.engine.asking import reader_for
 from hisock.engine.awaiting import Asker, AsyncStream, Sent, reply
 from hisock.engine.blocking import ClientEngine
 from hisock.engine.client_face import ClientFace, read_answer, spell_client
+from hisock.engine.delivery import Delivery
 from hisock.engine.inbox import Mail
 from hisock.engine.waiting import check_timeout
 from hisock.engine.watch import ClientWatch
@@ -49,7 +50,7 @@ class ClientVerbs:
         self._face = face
         self._watch: ClientWatch | None = None
         #: What waits for the server's first answer, in order.
-        self._early: deque[tuple[str | None, Any, float | None]] = deque()
+        self._early: deque[tuple[str | None, Any, Delivery | None]] = deque()
         #: Other threads send, too; what waits stays in order.
         self._sending_early = threading.RLock()
         self._asking = asyncio.Lock()
@@ -110,7 +111,7 @@ class ClientVerbs:
 
     # --- sending ---------------------------------------------------------------
 
-    def send(self, command: str | None, content: Any, ttl: float | None) -> Sent:
+    def send(self, command: str | None, content: Any, wish: Delivery | None) -> Sent:
         """Send now, or as soon as the server has answered the hello."""
         engine, watch = self._engine, self._watch
         assert watch is not None
@@ -120,32 +121,32 @@ class ClientVerbs:
                 f"{size} bytes wait to be sent already; await what a send returns"
             )
         if watch.agreed.is_set() and not self._early:
-            engine.uplink.send(command, content, ttl)
+            engine.uplink.send(command, content, wish)
         else:
             with self._sending_early:
-                self._send_in_order(command, content, ttl)
+                self._send_in_order(command, content, wish)
         watch.look_for_room()
         return Sent([engine.link])
 
     def _send_in_order(
-        self, command: str | None, content: Any, ttl: float | None
+        self, command: str | None, content: Any, wish: Delivery | None
     ) -> None:
         """Send what may have to wait for the server's answer, behind what does."""
         engine = self._engine
         if engine.uplink.know_wire():
             self._send_early()
-            engine.uplink.send(command, content, ttl)
+            engine.uplink.send(command, content, wish)
         elif (
             self._early
             or engine.link.is_dropped
-            or not engine.uplink.may_leave(command, content, ttl)
+            or not engine.uplink.may_leave(command, content, wish)
         ):
             if not (engine.is_usable and engine.is_open):
                 engine.raise_closed()
             compact.pack(content)  # what cannot be sent is refused here
-            self._early.append((command, content, ttl))
+            self._early.append((command, content, wish))
         else:
-            engine.uplink.send(command, content, ttl)
+            engine.uplink.send(command, content, wish)
 
     def _send_early(self) -> None:
         engine = self._engine

@@ -12,8 +12,8 @@ from hisock.engine.link import Link
 from hisock.engine.running import Running
 from hisock.errors import CommandError, RemoteProtocolError
 from hisock.handlers.table import HandlerEntry
+from hisock.session.resume import Written
 from hisock.types import ClientInfo
-from hisock.wire.compact import Encoded
 from hisock.wire.frames import (
     Bye,
     Frame,
@@ -58,7 +58,9 @@ class Hearing(Running):
                 return engine.run_event("client_connect", _as_client(info))
             case Left(info):
                 return engine.run_event("client_disconnect", _as_client(info))
-            case Rename() | Regroup() | Groups() | Gap():
+            case Gap():
+                return engine.tell_gap(frame)
+            case Rename() | Regroup() | Groups():
                 pass  # what holds; nothing of it is refused in this version
             case Welcome():
                 self.broken(link, RemoteProtocolError("a second welcome came"))
@@ -90,7 +92,7 @@ class Hearing(Running):
         """End a connection on which came what is none of hisock's."""
         self._engine.lock.run(self._engine.end, str(error), error)
 
-    def send(self, link: Link, frame: Encoded) -> None:
+    def send(self, link: Link, frame: Written) -> None:
         """Send frames to the server; an answer is not refused for want of room."""
         if self._engine.outgoing.send(link, frame):
             self._engine.uplink.see_off()

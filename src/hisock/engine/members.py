@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from hisock.engine.blame import users_line
+from hisock.engine.delivery import Delivery
 from hisock.engine.link import Link
 from hisock.engine.post import Post
 from hisock.engine.repeats import Repeats
 from hisock.engine.threads import StateLock, Turn
-from hisock.engine.waiting import deadline
 from hisock.errors import (
     HiSockError,
     InvalidOption,
@@ -34,6 +34,7 @@ from hisock.wire.compact import Encoded
 from hisock.wire.frames import ClientAnswer, Joined, Left
 
 _log = logging.getLogger("hisock.server")
+_USUAL = Delivery()
 
 
 class Members:
@@ -173,7 +174,7 @@ class Members:
         who: Any,
         command: str | None,
         content: Any,
-        ttl: float | None = None,
+        wish: Delivery | None = None,
     ) -> None:
         """Send to one client; outside a turn this waits while its outbox is full.
 
@@ -187,13 +188,37 @@ class Members:
         if link is None or link not in self.registry.members:
             self.check_open()
             link = self.look_up(who)
-        frame = link.writer.message(command, content, _end_of(ttl))
+        if wish is not None:
+            self._send_as(link, command, content, wish, waits=not self._turn.is_mine)
+            return
+        frame = link.writer.message(command, content)
         if link.is_behind and link.outbox.is_full and not self._turn.is_mine:
             self._wait_for_room(link)
         self._outgoing.send(link, frame)
 
+    def _send_as(
+        self,
+        link: Link,
+        command: str | None,
+        content: Any,
+        wish: Delivery,
+        *,
+        waits: bool,
+    ) -> None:
+        """Send as the sender wishes; what is usual is to wait, where one may."""
+        frame = link.writer.message(command, content, wish.until)
+        if wish.is_loose:
+            self._lock.run(self._outgoing.offer, link, frame, wish, command)
+            return
+        if link.outbox.is_full:
+            if wish.when_slow == "raise":
+                raise WouldBlock(_behind(link))
+            if waits and wish.when_slow != "disconnect":
+                self._wait_for_room(link)
+        self._outgoing.send(link, frame)
+
     def send_now(
-        self, link: Link, command: str | None, content: Any, ttl: float | None
+        self, link: Link, command: str | None, content: Any, wish: Delivery | None
     ) -> None:
         """Send to one client without waiting for room.
 
@@ -201,20 +226,18 @@ class Members:
             NotSendable, MessageTooLarge: The message cannot be sent.
             WouldBlock: Twice as much waits for it as may.
         """
-        frame = link.writer.message(command, content, _end_of(ttl))
-        if link.outbox.is_full and link.outbox.held >= 2 * self._limits.outbox:
-            raise WouldBlock(
-                f"{link.outbox.held} bytes wait for {dict(link.info)} already; await "
-                "what a send returns"
-            )
-        self._outgoing.send(link, frame)
+        is_loose = wish is not None and wish.is_loose
+        twice = 2 * self._limits.outbox
+        if link.outbox.is_full and link.outbox.held >= twice and not is_loose:
+            raise WouldBlock(_behind(link))
+        self._send_as(link, command, content, wish or _USUAL, waits=False)
 
     def send_group(
         self,
         group: str,
         command: str | None,
         content: Any,
-        ttl: float | None = None,
+        wish: Delivery | None = None,
         exclude: Any = None,
     ) -> None:
         """Send to everybody in a group.
@@ -225,13 +248,13 @@ class Members:
             ServerClosed: The server is.
         """
         self.check_open()
-        self.send_many(self.group(group), command, content, ttl, exclude)
+        self.send_many(self.group(group), command, content, wish, exclude, group)
 
     def send_all(
         self,
         command: str | None,
         content: Any,
-        ttl: float | None = None,
+        wish: Delivery | None = None,
         exclude: Any = None,
     ) -> None:
         """Send to everybody.
@@ -241,22 +264,23 @@ class Members:
             ServerClosed: The server is.
         """
         self.check_open()
-        self.send_many(self.everybody(), command, content, ttl, exclude)
+        self.send_many(self.everybody(), command, content, wish, exclude)
 
     def send_many(
         self,
         links: Collection[Link],
         command: str | None,
         content: Any,
-        ttl: float | None = None,
+        wish: Delivery | None = None,
         exclude: Any = None,
+        group: str | None = None,
     ) -> None:
         """Send to some, encoded once for each encoding that is in use.
 
         Raises:
             NotSendable, MessageTooLarge: The message cannot be sent, to nobody at all.
         """
-        until = None if ttl is None else deadline(ttl)
+        until = None if wish is None else wish.until
         links = self.without(links, exclude)
         # What cannot be sent on our own wire is the caller's mistake, even if nobody
         # is there; what only an old client cannot take is that client's bad luck.
@@ -272,7 +296,11 @@ class Members:
                 except (NotSendable, MessageTooLarge) as error:
                     frames[writer] = None
                     problems.append((link, error))
-        self._lock.run(self._write, links, frames)
+        if wish is None:
+            self._lock.run(self._write, links, frames)
+        else:
+            self._check_room(links, wish)
+            self._lock.run(self._write_as, links, frames, wish, command, group)
         for link, problem in problems:
             if count := self._repeats.due(problem.code):
                 text = "what was sent to many cannot reach %s (%d): %s"
@@ -282,6 +310,33 @@ class Members:
         for link in links:
             frame = frames[link.writer]
             if frame is not None:
+                self._outgoing.write(link, frame)
+
+    def _check_room(self, links: Iterable[Link], wish: Delivery) -> None:
+        """Refuse before anybody gets it, or wait, where that is wished."""
+        if wish.when_slow not in ("raise", "wait"):
+            return
+        for link in links:
+            if link.outbox.is_full and wish.when_slow == "raise":
+                raise WouldBlock(_behind(link))
+            if link.outbox.is_full and not self._turn.is_mine:
+                self._wait_for_room(link)
+
+    def _write_as(
+        self,
+        links: Iterable[Link],
+        frames: dict[Any, Encoded | None],
+        wish: Delivery,
+        command: str | None,
+        group: str | None,
+    ) -> None:
+        for link in links:
+            frame = frames[link.writer]
+            if frame is None:
+                continue
+            if wish.is_loose:
+                self._outgoing.offer(link, frame, wish, command, group)
+            else:
                 self._outgoing.write(link, frame)
 
     def tell_others(self, link: Link, frame: Joined | Left) -> None:
@@ -353,8 +408,8 @@ class Members:
         self._settle(link)
 
 
-def _end_of(ttl: float | None) -> int | None:
-    return None if ttl is None else deadline(ttl)
+def _behind(link: Link) -> str:
+    return f"{link.outbox.held} bytes wait for {dict(link.info)} already"
 
 
 def _is_address(who: tuple[Any, ...]) -> bool:

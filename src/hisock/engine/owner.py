@@ -14,7 +14,7 @@ from hisock.engine.streams import Producer
 from hisock.errors import RemoteProtocolError
 from hisock.handlers.table import HandlerEntry
 from hisock.session.requests import Answering
-from hisock.wire.compact import Encoded
+from hisock.session.resume import Written
 from hisock.wire.frames import Frame, PackedFrame, Request
 
 #: What a handler came to: a result, or what it raised.
@@ -39,7 +39,7 @@ class Owner(Protocol):
     def broken(self, link: Link, error: RemoteProtocolError) -> None:
         """The peer sent bytes that are none of hisock's."""
 
-    def send(self, link: Link, frame: Encoded) -> None:
+    def send(self, link: Link, frame: Written) -> None:
         """Send frames to the peer."""
 
     def finish(self, link: Link, answering: Answering) -> bool:

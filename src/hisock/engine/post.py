@@ -12,10 +12,14 @@ from collections.abc import Callable, Sized
 from operator import length_hint
 from typing import Final
 
+from hisock.engine.delivery import Delivery
 from hisock.engine.link import DONT_WAIT, Link
 from hisock.engine.threads import StateLock, Turn
 from hisock.session.events import Messages
 from hisock.session.resume import Written
+from hisock.wire import compact
+from hisock.wire.compact import Encoded
+from hisock.wire.frames import Gap
 
 #: Seconds that what a handler sent may wait for the rest of its batch.
 COALESCE: Final = 0.001
@@ -142,6 +146,29 @@ class Post:
             return
         self.write_now(link, frame)
 
+    def offer(
+        self,
+        link: Link,
+        frame: Encoded,
+        wish: Delivery,
+        command: str | None,
+        group: str | None = None,
+    ) -> None:
+        """Send a frame that may be dropped where the peer is too slow; under the lock."""
+        outbox = link.outbox
+        is_free = not (outbox.size or link.is_dropped or outbox.is_full)
+        if is_free or not link.is_open:
+            self.write(link, frame)
+            return
+        outbox.add_loose(
+            frame if isinstance(frame, bytes) else b"".join(frame),
+            _encode_gap if link.writer.is_compact else _tell_nothing,
+            slot=(command, wish.key) if wish.when_slow == "latest" else None,
+            group=group,
+            drops_newest=wish.when_slow == "drop_newest",
+        )
+        self._flush_link(link)
+
     def _keep(self, link: Link, frame: bytes, gather: Callable[[], None]) -> None:
         link.outbox.append(frame)
         self.unsent[link] = None
@@ -186,3 +213,12 @@ class Post:
         link.flush()
         if link.outbox.size or not link.connection.is_open or link.is_unheard:
             self._behind(link)
+
+
+def _encode_gap(count: int, group: str | None) -> bytes:
+    return compact.encode(Gap(count, group))
+
+
+def _tell_nothing(count: int, group: str | None) -> bytes:
+    """The wire of 1.1 has no word for it."""
+    return b""

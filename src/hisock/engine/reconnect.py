@@ -242,11 +242,10 @@ class Reconnector:
             return False
         if refusal.code == "unauthorized" and self._session is not None:
             self._reason = self._reason or "unauthorized"
-            old, self._session = self._session, None
+            old = self._session
             self._begin()
             # What was sent is reported with the next welcome.
-            if self._session is not None:
-                self._session.replay = old.replay
+            self._session.replay = old.replay
         elif refusal.retry_ms is None:
             return False
         self.come_back(refusal.retry_ms or 0)

@@ -87,6 +87,12 @@ class Reports:
             text = unknown_command(self._table, command)
             self._log.warning("%s: %s (%d)", self._name, text, count)
 
+    def gap(self, client: Any, number: int) -> None:
+        """A client dropped what it had for us, as its program allowed."""
+        if count := self._repeats.due("gap"):
+            text = "%s: %s dropped %d messages while it could not send them (%d)"
+            self._log.info(text, self._name, dict(client), number, count)
+
     def undelivered(self, client: Any, sent: Sequence[Message]) -> None:
         """A client is gone for good before all that was sent to it had arrived."""
         text = (

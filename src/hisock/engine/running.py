@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hisock.engine.link import Link
 from hisock.engine.streams import Producer
 from hisock.session.requests import Answering
-from hisock.wire.compact import Encoded
+from hisock.session.resume import Written
 from hisock.wire.frames import Request
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Running:
         self._engine = engine
         self.expired = 0
 
-    def send(self, link: Link, frame: Encoded) -> None:
+    def send(self, link: Link, frame: Written) -> None:
         """Send frames to the peer."""
         raise NotImplementedError
 

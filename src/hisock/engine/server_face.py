@@ -6,10 +6,11 @@ __all__ = ("Group", "ServerFace", "ServerOptions")
 
 import socket
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from itertools import count
 from typing import Any, Literal, TypedDict
 
+from hisock.engine.delivery import WhenSlow, wish_of
 from hisock.engine.dial import DEAD_AFTER, listen_at, parse_address, spell_address
 from hisock.engine.face import Face, check_limits, check_times
 from hisock.engine.inquiry import Inquiry
@@ -275,6 +276,8 @@ class Group:
         content: object = b"",
         *,
         ttl: float | None = None,
+        when_slow: WhenSlow | None = None,
+        key: Hashable = None,
         exclude: Any = None,
     ) -> None:
         """Send a command with content to everybody in it.
@@ -290,7 +293,8 @@ class Group:
         if server is not None and not is_known:
             server._learn(command)
         links = members.in_group(self.name)
-        members.send_many(links, command, content, ttl, exclude)
+        wish = wish_of(ttl, when_slow, key)
+        members.send_many(links, command, content, wish, exclude, self.name)
 
     def call(
         self,

@@ -37,7 +37,8 @@ from hisock.errors import HiSockError
 _RECORD: Final = 16 * 1024
 #: Bytes that one call reads or encrypts at most.
 _AT_ONCE: Final = 64 * 1024
-#: Ciphertext that may wait for a peer that asks and asks for new keys, but reads none.
+#: Ciphertext that may wait for a peer that asks OpenSSL for this and that (in TLS 1.2
+#: to renegotiate), but does not read what it answers.
 _MOST_PENDING: Final = 256 * 1024
 #: Bytes in which the ClientHello has to say which protocols it means; most need 2,000.
 _GREETING: Final = 17 * 1024
@@ -447,10 +448,10 @@ class SecureSocket:
         return parts
 
     def _answer(self) -> None:
-        """Write what OpenSSL itself has to say, such as that its keys change, too."""
+        """Write what OpenSSL itself says, such as that it does not renegotiate."""
         self._flush_quietly()
         if self.pending > _MOST_PENDING:
-            self._fail("the peer asks for new keys and reads none of the answers")
+            self._fail("the peer asks and asks in TLS itself, and reads no answer")
 
     def _write(self) -> bool:
         while self._rest or self._outgoing.pending:

@@ -10,13 +10,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hisock.engine.batch import Batches
+from hisock.engine.delivery import Delivery
 from hisock.engine.post import FLUSH_SIZE
 from hisock.engine.threads import in_this_process
-from hisock.engine.waiting import deadline, wait_for_room
+from hisock.engine.waiting import wait_for_room
 from hisock.errors import Overloaded, SendTimeout, SessionLost, WouldBlock
 from hisock.hub.outbox import STALL
 from hisock.session.resume import ACK_SIZE, Written
 from hisock.wire import classic, compact
+from hisock.wire.compact import Encoded
 from hisock.wire.frames import Regroup, Rename, Roster
 
 if TYPE_CHECKING:
@@ -135,7 +137,9 @@ class Uplink:
 
     # --- sending ---------------------------------------------------------------
 
-    def send(self, command: str | None, content: Any, ttl: float | None = None) -> None:
+    def send(
+        self, command: str | None, content: Any, wish: Delivery | None = None
+    ) -> None:
         """Send one message: a command with content, or raw content.
 
         Raises:
@@ -146,12 +150,14 @@ class Uplink:
         """
         writer = self._writer
         if writer is None:
-            self._send_early(command, content, ttl)
+            self._send_early(command, content, wish)
             return
-        if ttl is None:
+        if wish is None:
             frame = writer.message(command, content)
         else:
-            frame = writer.message(command, content, deadline(ttl))
+            frame = writer.message(command, content, wish.until)
+            if wish.when_slow is not None and self._send_as(frame, wish, command):
+                return
         # ``Batches.collect`` in place (bench/one_way.py).
         if self._open_batches and (
             batch := self._open_batches.get(threading.get_ident())
@@ -166,7 +172,7 @@ class Uplink:
         link = self._link  # ``write`` in place (bench/single_send.py)
         if link.outbox.size or not link.connection.is_open:
             if not self._write_behind(frame):
-                self.send(command, content, ttl)
+                self.send(command, content, wish)
         elif self._outgoing.send(link, frame):
             self.see_off()
 
@@ -206,7 +212,31 @@ class Uplink:
         if not (self._lock.is_busy or self._engine.turn.claims):
             self._pump.try_pump(0.0)
 
-    def _send_early(self, command: str | None, content: Any, ttl: float | None) -> None:
+    def _send_as(self, frame: Encoded, wish: Delivery, command: str | None) -> bool:
+        """Send what may be dropped, or say that there is no room; whether that was all.
+
+        Raises:
+            WouldBlock: There is no room, and the sender wants to know.
+        """
+        link = self._link
+        if not (self._engine.is_usable and link.is_open):
+            self._engine.raise_closed()
+        if self._open_batches:
+            self.batches.flush()
+        if link.is_dropped:
+            self._try_to_come_back()
+        if wish.is_loose:
+            self._lock.run(self._outgoing.offer, link, frame, wish, command)
+            if link.is_unheard:
+                self._look()
+            return True
+        if wish.when_slow == "raise" and link.outbox.is_full:
+            raise WouldBlock(f"{link.outbox.held} bytes wait to be sent already")
+        return False
+
+    def _send_early(
+        self, command: str | None, content: Any, wish: Delivery | None
+    ) -> None:
         """Send before the server has said which wire it speaks.
 
         A command with bytes means the same on both wires, so it may leave at once;
@@ -219,7 +249,7 @@ class Uplink:
         is_cut = self._link.is_dropped
         if (
             not is_cut
-            and self.may_leave(command, content, ttl)
+            and self.may_leave(command, content, wish)
             and not self.know_wire()
         ):
             self._link.writer.message(command, content)  # what cannot be sent raises
@@ -231,13 +261,15 @@ class Uplink:
             self.see_off()
             return
         self.agree(STALL)
-        self.send(command, content, ttl)
+        self.send(command, content, wish)
 
-    def may_leave(self, command: str | None, content: Any, ttl: float | None) -> bool:
+    def may_leave(
+        self, command: str | None, content: Any, wish: Delivery | None
+    ) -> bool:
         """Whether a message means the same on both wires."""
         return (
             type(content) is bytes
-            and ttl is None
+            and wish is None
             and (command is not None or b" " not in content)
         )
 

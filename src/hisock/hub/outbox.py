@@ -8,8 +8,10 @@ from __future__ import annotations
 __all__ = ("HARD_FACTOR", "STALL", "Outbox", "Plain")
 
 from collections import deque
+from collections.abc import Callable, Hashable
 from typing import Final, TypeAlias
 
+from hisock.hub.loose import Loose, LooseFrames
 from hisock.session.resume import Block, Replay, Written, length_of
 from hisock.wire.compact import Encoded
 
@@ -17,6 +19,8 @@ from hisock.wire.compact import Encoded
 HARD_FACTOR: Final = 4
 #: Seconds over the bound without a byte taken, after which a peer is cut.
 STALL: Final = 10.0
+#: Entries without a frame that may stand in an outbox before it is tidied up.
+_GONE: Final = 64
 #: Bytes joined for one write: beyond it joining costs more than it saves.
 _JOIN: Final = 256 * 1024
 
@@ -25,7 +29,7 @@ class Plain(bytes):
     """Bytes without a number: acknowledgements, pongs, goodbyes."""
 
 
-Waiting: TypeAlias = Written | Plain
+Waiting: TypeAlias = Written | Plain | Loose
 
 
 class Outbox:
@@ -43,6 +47,7 @@ class Outbox:
         "_acked",
         "_bound",
         "_frames",
+        "_loose",
         "_rest",
         "_rest_size",
         "_stalled_since",
@@ -54,6 +59,8 @@ class Outbox:
         self._bound = bound
         # An empty deque costs 760 bytes, so it is made on first use.
         self._frames: deque[Waiting] | None = None
+        #: Those of them that may be dropped, once there are some.
+        self._loose: LooseFrames | None = None
         #: What is being written; has its number already.
         self._rest: deque[bytes | memoryview] | None = None
         self._rest_size = 0
@@ -99,6 +106,51 @@ class Outbox:
         self._frames.append(frame)
         self.size += len(frame) if frame.__class__ is bytes else length_of(frame)
 
+    def add_loose(
+        self,
+        frame: bytes,
+        encode_gap: Callable[[int, str | None], bytes],
+        *,
+        slot: Hashable = None,
+        group: str | None = None,
+        drops_newest: bool = False,
+    ) -> None:
+        """Add a message that may be dropped, and drop what has to go.
+
+        Args:
+            frame: The message.
+            encode_gap: As ``LooseFrames``.
+            slot: Of which only the newest message counts; ``None`` for any.
+            group: To which group it goes, for the gap.
+            drops_newest: Whether it is itself what goes while the peer is too slow,
+                and not the oldest such message.
+        """
+        if self._frames is None:
+            self._frames = deque()
+        if self._loose is None:
+            self._loose = LooseFrames(encode_gap)
+        frames, loose = self._frames, self._loose
+        last = frames[-1] if frames else None
+        if drops_newest and self.is_full:
+            gap, more = loose.gap(group, last)
+            if gap is not None:
+                frames.append(gap)
+            self.size += more
+            return
+        entry, saved = loose.add(frame, slot, group, last)
+        frames.append(entry)
+        self.size += len(frame) - saved
+        while slot is None and not drops_newest and self.is_full:
+            less = loose.drop_oldest()
+            if less is None:
+                break
+            self.size -= less
+        if loose.gone > _GONE + len(frames) // 2:
+            self._frames = deque(
+                f for f in frames if not isinstance(f, Loose) or f.frame
+            )
+            loose.gone = 0
+
     def put_first(self, data: bytes) -> None:
         """Add what has no number and no place: before all that is not begun."""
         if self._frames is None:
@@ -134,21 +186,35 @@ class Outbox:
             self._rest.extend(first)
             self._rest_size += length_of(first)
             return
-        count, data = _count(first), _data(first)
+        count, data = self._take(first)
         if frames and len(data) < _JOIN:
             joined = bytearray(data)
             while frames and len(joined) < _JOIN:
                 following = frames[0]
                 if isinstance(following, tuple) or length_of(following) >= _JOIN:
                     break
-                frames.popleft()
-                count += _count(following)
-                joined += _data(following)
+                more, part = self._take(frames.popleft())
+                count += more
+                joined += part
             data = bytes(joined)
         if count:
             self._note(Block(count, data))
-        self._rest.append(data)
-        self._rest_size += len(data)
+        if data:
+            self._rest.append(data)
+            self._rest_size += len(data)
+        else:  # what is gone stood before a large one
+            self._begin()
+
+    def _take(self, waiting: Waiting) -> tuple[int, bytes]:
+        """How many numbers it takes, and its bytes."""
+        if isinstance(waiting, Block):
+            return waiting.count, waiting.data
+        if isinstance(waiting, Loose):
+            assert self._loose is not None
+            data = self._loose.took(waiting)
+            return (1, data) if data else (0, b"")
+        assert isinstance(waiting, bytes)
+        return (0 if isinstance(waiting, Plain) else 1), waiting
 
     def _note(self, written: Written) -> None:
         if self.replay is not None:
@@ -187,9 +253,13 @@ class Outbox:
         if parts:
             self.keep(tuple(parts))
 
-    def waiting(self) -> list[Waiting]:
+    def waiting(self) -> list[Written]:
         """What has no number yet, the oldest first."""
-        return [f for f in self._frames or () if not isinstance(f, Plain)]
+        return [
+            f.frame if isinstance(f, Loose) else f
+            for f in self._frames or ()
+            if not isinstance(f, Plain)
+        ]
 
     def clear(self) -> None:
         """Forget everything."""
@@ -216,15 +286,3 @@ class Outbox:
     def deadline(self) -> float | None:
         """When ``check`` has to be asked again, if nothing else happens."""
         return None if self._stalled_since is None else self._stalled_since + STALL
-
-
-def _count(waiting: Waiting) -> int:
-    """How many numbers it takes."""
-    if isinstance(waiting, Block):
-        return waiting.count
-    return 0 if isinstance(waiting, Plain) else 1
-
-
-def _data(waiting: Waiting) -> bytes:
-    assert not isinstance(waiting, tuple)
-    return waiting.data if isinstance(waiting, Block) else waiting

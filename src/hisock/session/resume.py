@@ -19,7 +19,7 @@ __all__ = (
 )
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from typing import Final, TypeAlias
 
 from hisock.errors import RemoteProtocolError
@@ -43,13 +43,11 @@ class Block(Value, frozen=True):
 Written: TypeAlias = Encoded | Block
 
 
-def length_of(written: Written) -> int:
+def length_of(written: Written | Sized) -> int:
     """The bytes of it."""
-    if isinstance(written, bytes):
-        return len(written)
-    if isinstance(written, Block):
-        return len(written.data)
-    return sum(map(len, written))
+    if isinstance(written, tuple):
+        return sum(map(len, written))
+    return len(written.data if isinstance(written, Block) else written)
 
 
 class Replay:

@@ -336,7 +336,9 @@ PackedFrame: TypeAlias = (
 )
 
 #: What a client says in order, behind what it said before.
-ClientFrame: TypeAlias = Message | Request | Rename | Regroup | Roster | Groups | Bye
+ClientFrame: TypeAlias = (
+    Message | Request | Rename | Regroup | Roster | Groups | Gap | Bye
+)
 
 Frame: TypeAlias = (
     Hello
