@@ -684,7 +684,9 @@ def client_with(
     """A client whose hello gets this answer, what it writes after it, and the peer."""
     with socket.create_server((HOST, 0)) as listener:
         listener.settimeout(PATIENCE)
-        client = HiSockClient(listener.getsockname(), header_len=HEADER_LEN)
+        client = HiSockClient(
+            listener.getsockname(), header_len=HEADER_LEN, reconnect=False
+        )
         sock, _ = listener.accept()
         sock.settimeout(PATIENCE)
         with sock, sock.makefile("rb") as stream:

@@ -41,6 +41,7 @@ THIRD_PARTY = {
     "msgspec": {"types", "wire", "handlers"},
     "typer": {"cli"},
     "rich": {"cli"},
+    "cryptography": {"engine"},
 }
 #: The modules that import asyncio, which costs 30 ms.
 OF_ASYNCIO = {

@@ -216,7 +216,7 @@ def test_a_client_is_told_by_an_event_and_then_by_an_error(hand: Net) -> None:
 
 def test_without_the_event_update_raises(hand: Net) -> None:
     """After everything that came before the end has been handled."""
-    raw, client = hand.raw_server_for(hand.raw_listener())
+    raw, client = hand.raw_server_for(hand.raw_listener(), reconnect=False)
     got = Record()
     client.on("it")(lambda: got("it"))
     raw.send(b"it", b"it")

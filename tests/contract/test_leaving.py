@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -292,9 +292,32 @@ def test_connect_has_said_hello_when_it_returns(hand: Net) -> None:
     raw.close()
     word, _, said = hello.partition(b" ")
     assert word == b"$CLTHELLO$"
-    now = json.loads(said)["now"]
-    assert isinstance(now, int)
-    assert json.loads(said) == {"name": "ann", "group": "red", "proto": 2, "now": now}
+    offer = json.loads(said)
+    for drawn, digits in {"sid": 32, "token": 64, "next": 64}.items():
+        value = offer.pop(drawn)
+        assert len(value) == digits
+        assert int(value, 16)
+    assert isinstance(offer.pop("now"), int)
+    assert offer == {
+        **{"name": "ann", "group": "red", "proto": 2},
+        **{"got": 0, "epoch": None, "window": 30.0, "beats": False},
+    }
+    assert probe == b"$DH_NUMS$"
+
+
+@pytest.mark.parametrize("option", [{"reconnect": False}, {"resume_window": 0}])
+def test_a_hello_without_a_session_says_nothing_of_one(
+    hand: Net, option: dict[str, Any]
+) -> None:
+    """A client that does not come back, or keeps nothing for it, asks for none."""
+    listener = hand.raw_listener()
+    hand.client(listener, "ann", "red", **option)
+    raw = listener.accept()
+    hello, probe = raw.take_one_read()
+    raw.close()
+    offer = json.loads(hello.partition(b" ")[2])
+    assert isinstance(offer.pop("now"), int)
+    assert offer == {"name": "ann", "group": "red", "proto": 2}
     assert probe == b"$DH_NUMS$"
 
 
@@ -310,7 +333,7 @@ def test_a_header_too_short_for_our_hello_says_that_of_1_1(hand: Net) -> None:
 
 def test_a_batch_on_a_lost_connection_says_so(hand: Net) -> None:
     """The end of the block raises what a send would have."""
-    raw, client = hand.raw_server_for(hand.raw_listener())
+    raw, client = hand.raw_server_for(hand.raw_listener(), reconnect=False)
     raw.close()
     with pytest.raises(ClientDisconnected):
         turn_until(client, lambda: False)

@@ -291,6 +291,9 @@ def test_what_the_kernel_does_not_take_waits(
 ) -> None:
     """It is pending, and until it has left ``send`` takes nothing more."""
     server, client = pair
+    client.setblocking(
+        bool(DONT_WAIT)
+    )  # a client's socket may wait; writing never does
     client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     data = random.Random(1).randbytes(65536)
 
@@ -371,17 +374,17 @@ def test_a_read_leaves_nothing_behind(
     """Who reads 64 KiB may sleep on the socket: none of it is decrypted already."""
     server, client = pair
     chance = random.Random(7)
-    total = 0
-    for _ in range(200):
-        with contextlib.suppress(BlockingIOError):
-            total += client.send(bytes(chance.choice([1, 100, 16000, 40000])))
-        data = take(server)
-        assert data is None or len(data) <= READ_SIZE
+    sent = received = 0
+    for _ in range(100):
+        while client.flush() and not client.pending:
+            with contextlib.suppress(BlockingIOError):
+                sent += client.send(bytes(chance.choice([1, 100, 16000, 40000])))
+        data = take(server) or b""
+        assert len(data) <= READ_SIZE
         assert not server.has_plaintext
-        total -= len(data or b"")
-    while total:
-        client.flush()
-        total -= len(take(server) or b"")
+        received += len(data)
+    assert received > 100 * 30_000
+    assert sent - received < 1 << 20
 
 
 def test_what_a_small_read_leaves_is_told(
@@ -640,6 +643,17 @@ class Nosy(socket.socket):
             hook, self.hook = self.hook, None
             hook()
         return sent
+
+
+class Full(socket.socket):
+    """A socket that may be told that it has no room."""
+
+    is_full = False
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        if self.is_full:
+            raise BlockingIOError
+        return super().send(data, flags)
 
 
 def _with_nosy(
@@ -919,6 +933,27 @@ def test_a_handshake_that_waits(
     assert far.pending == 0
 
 
+def test_a_handshake_is_over_when_our_half_has_left(
+    connect: Callable[[], Pair], server: ServerTls, client: ClientTls
+) -> None:
+    """Who then waits for the first answer does not wait in vain."""
+    one, other = connect()
+    with Full(fileno=other.detach()) as sock:
+        near, far = server.wrap(one), client.wrap(sock, ADDRESS)
+        assert not far.advance()
+        assert not near.advance()
+        sock.is_full = True
+        with pytest.raises(TimeoutError):
+            far.handshake(0.05)
+        assert far.pending > 0
+
+        sock.is_full = False
+        far.handshake(5.0)
+
+        assert far.pending == 0
+        assert near.advance()
+
+
 def test_a_handshake_that_waits_in_vain(
     connect: Callable[[], Pair], client: ClientTls
 ) -> None:
@@ -1038,6 +1073,28 @@ def test_a_client_without_certificate(
 
     assert near_text == "the client has no certificate, and the server wants one"
     assert "wants a certificate" in far_text
+
+
+def test_a_client_hears_why_though_the_server_is_gone(
+    files: Files, client: ClientTls
+) -> None:
+    """The server closes at once, and the client was about to say more."""
+    near = server_context({**files.server, "ca": files.ca})
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as other,
+    ):
+        one, _ = listener.accept()
+        one.setblocking(False)
+        end, far = near.wrap(one), client.wrap(other, ADDRESS)
+        with threading_call(end.handshake, 5.0) as answer:
+            far.handshake(5.0)
+        assert isinstance(answer[0], SecureLinkBroken)
+        end.close()
+        far.send(b"hello")
+
+        with pytest.raises(SecureLinkBroken, match="the server wants a certificate"):
+            far.recv(100)
 
 
 def test_a_client_of_another_authority(
@@ -1283,6 +1340,7 @@ def test_a_server_with_another_fingerprint(
     near_text, far_text = fail(*ends)
 
     assert far_text.startswith("the fingerprint of the server is SHA256:")
+    assert not ends[1].is_established
     assert near_text
     if version == "1.3":
         assert not ends[0].is_established
@@ -1416,17 +1474,6 @@ def test_a_client_without_tls(option: object) -> None:
 # --- another program on the other side -------------------------------------------
 
 openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl here")
-
-
-class Full(socket.socket):
-    """A socket that may be told that it has no room."""
-
-    is_full = False
-
-    def send(self, data: Any, flags: int = 0, /) -> int:
-        if self.is_full:
-            raise BlockingIOError
-        return super().send(data, flags)
 
 
 class Stranger:

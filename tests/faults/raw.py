@@ -29,6 +29,8 @@ PROBE = b"$DH_NUMS$"
 ROOM_FOR_OFFER = 4
 CLIENT_GOODBYE = b"$USRCLOSE$"
 SERVER_GOODBYE = b"$DISCONN$"
+#: What a hello says besides where the client wants to find its session again.
+SESSION = {"sid", "token", "next", "got", "epoch", "window", "beats"}
 
 Where = tuple[str, int]
 
@@ -141,8 +143,14 @@ class Raw:
         """One body."""
         return self.take(int(self.take(header_len)))
 
-    def take_hello(self, name: str | None = None, header_len: int = 16) -> None:
-        """What our client begins with: the hello, and the probe behind it."""
+    def take_hello(
+        self, name: str | None = None, header_len: int = 16, *, session: bool = False
+    ) -> None:
+        """What our client begins with: the hello, and the probe behind it.
+
+        Args:
+            session: Whether it asks for a session.
+        """
         said = self.take_frame(header_len)
         if header_len < ROOM_FOR_OFFER:
             assert said == hello(name)
@@ -150,6 +158,8 @@ class Raw:
         assert said.startswith(CLIENT_HELLO)
         offer = json.loads(said.removeprefix(CLIENT_HELLO))
         assert isinstance(offer.pop("now"), int)
+        asked = {key for key in SESSION if offer.pop(key, self) is not self}
+        assert asked == (SESSION if session else set())
         assert offer == {"name": name, "group": None, "proto": 2}
         assert self.take_frame(header_len) == PROBE
 
@@ -196,16 +206,18 @@ def served(
 ) -> Iterator[tuple[HiSockClient, Raw]]:
     """Our client, and the raw end of its connection with the hello taken off.
 
-    It plays a server of 1.1, which ``answers`` the probe behind the hello.
+    It plays a server of 1.1, which ``answers`` the probe behind the hello. The client
+    does not come back after a cut, unless the test says so.
     """
     listener = Listener(buffer=buffer)
     header_len = options.get("header_len", 16)
+    reconnect = options.setdefault("reconnect", False)
     with (
         listener.sock,
         connect(listener.address, "us", blocking=blocking, **options) as client,
         listener.accept() as server,
     ):
-        server.take_hello("us", header_len)
+        server.take_hello("us", header_len, session=reconnect)
         if answers and header_len >= ROOM_FOR_OFFER:
             server.send(frame(b"$NOTLS$", header_len))
 

@@ -279,7 +279,8 @@ def test_c04_the_program_goes_on() -> None:
     """In a program of its own: the end is an exception, the rest of it still runs."""
     program = (
         "import sys, hisock\n"
-        "client = hisock.connect(('127.0.0.1', int(sys.argv[1])))\n"
+        "address = '127.0.0.1', int(sys.argv[1])\n"
+        "client = hisock.connect(address, reconnect=False)\n"
         "try:\n"
         "    client.update()\n"
         "except hisock.ClientDisconnected:\n"

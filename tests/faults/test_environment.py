@@ -627,7 +627,7 @@ def test_dropped_client_says_goodbye(start: Callable[..., Any]) -> None:
         with listener.accept() as server:
             del client
             gc.collect()
-            server.take_hello("us")
+            server.take_hello("us", session=True)
             assert server.take_all() == frame(CLIENT_GOODBYE)
 
 

@@ -138,13 +138,100 @@ def test_names_are_exact_bytes(registry: Registry[Member]) -> None:
     assert registry.named("Ada") == []
 
 
+# --- coming back from elsewhere --------------------------------------------------
+
+
+def at(registry: Registry[Member], *ports: int) -> list[Member | None]:
+    """Who is found at these ports."""
+    return [registry.at_address(("127.0.0.1", port)) for port in ports]
+
+
+def test_who_moved_is_found_at_both_addresses(registry: Registry[Member]) -> None:
+    """Where a member calls from now, and where handlers know it from."""
+    ada = join(registry, 1, "Ada", "red")
+    registry.move(ada, ("127.0.0.1", 2))
+
+    assert at(registry, 1, 2) == [ada, ada]
+    assert ada.info["ip"] == ("127.0.0.1", 1)
+    assert [ada] == list(registry) == registry.named("Ada") == registry.in_group("red")
+
+
+def test_who_moves_again_leaves_the_last_address(registry: Registry[Member]) -> None:
+    """Only the first address and the present one lead to a member, however often."""
+    ada = join(registry, 1)
+    for port in range(2, 100):
+        registry.move(ada, ("127.0.0.1", port))
+
+    assert at(registry, 1, 99) == [ada, ada]
+    assert at(registry, *range(2, 99)) == [None] * 97
+
+
+def test_who_moves_back_is_found_there(registry: Registry[Member]) -> None:
+    """The first address may be the present one again, and may be left again."""
+    ada = join(registry, 1)
+    found = []
+    for port in (2, 1, 1, 3):
+        registry.move(ada, ("127.0.0.1", port))
+        found.append(at(registry, 1, 2, 3))
+
+    assert found == [
+        [ada, ada, None],
+        [ada, None, None],
+        [ada, None, None],
+        [ada, None, ada],
+    ]
+
+
+def test_who_moved_and_left_is_not_found(registry: Registry[Member]) -> None:
+    """Nothing leads to it, and nothing of it is kept."""
+    ada = join(registry, 1)
+    registry.move(ada, ("127.0.0.1", 2))
+    registry.remove(ada)
+
+    assert at(registry, 1, 2) == [None, None]
+    assert (registry._moved, registry._addresses) == ({}, {})
+
+
+def test_an_address_belongs_to_who_came_last(registry: Registry[Member]) -> None:
+    """A port is reused: it leads to the newcomer, whoever moves or leaves."""
+    ada, bob = join(registry, 1), join(registry, 2)
+    registry.move(ada, ("127.0.0.1", 3))
+    carl = join(registry, 3)  # which Ada has left without a word
+    found = [at(registry, 1, 2, 3)]
+    registry.move(ada, ("127.0.0.1", 4))
+    found.append(at(registry, 1, 2, 3, 4))
+    registry.move(bob, ("127.0.0.1", 1))  # and this one, too
+    found.append(at(registry, 1, 2, 3, 4))
+    registry.remove(ada)
+    found.append(at(registry, 1, 2, 3, 4))
+
+    assert found == [
+        [ada, bob, carl],
+        [ada, bob, carl, ada],
+        [bob, bob, carl, ada],
+        [bob, bob, carl, None],
+    ]
+
+
+def test_who_moves_does_not_take_its_first_address_back(
+    registry: Registry[Member],
+) -> None:
+    """Where somebody else calls from by now, that one is found."""
+    ada = join(registry, 1)
+    registry.move(ada, ("127.0.0.1", 2))
+    bob = join(registry, 1)
+    registry.move(ada, ("127.0.0.1", 3))
+
+    assert at(registry, 1, 2, 3) == [bob, None, ada]
+
+
 letters = st.sampled_from([None, "", "a", "b"])
 
 
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["add", "remove", "rename", "regroup"]),
+            st.sampled_from(["add", "remove", "rename", "regroup", "move"]),
             st.integers(0, 4),
             letters,
             letters,
@@ -169,8 +256,16 @@ def test_every_look_up_agrees(
             registry.rename(here[port], name)
         elif step == "regroup":
             registry.regroup(here[port], group)
+        else:
+            registry.move(here[port], ("127.0.0.1", port + 10))
+            assert here[port] is registry.at_address(("127.0.0.1", port + 10))
 
     everybody = list(here.values())
+    assert here == {
+        port: member
+        for port in range(5)
+        if (member := registry.at_address(("127.0.0.1", port))) is not None
+    }
     assert len(everybody) == len(registry)
     assert set(everybody) == set(registry)
     for text in ("", "a", "b"):

@@ -153,11 +153,11 @@ class Gate:
             requests=requests,
             beats=hello.beats,
         )
-        link.heed()
         replay.acknowledge(hello.got)
-        link.go_on()
         self._engine.registry.move(link, link.address[:2])
         link.inbox.append(Resumed())
+        link.connection.needs_attention = False
+        link.go_on(link.connection.take_bytes())
         return "", ""
 
     def end_session(self, link: Link, code: str, text: str) -> None:

@@ -40,9 +40,11 @@ class Keeper(Protocol):
     """What brings a client back after a cut."""
 
     is_willing: bool
+    awaits: bool
 
-    def answered(self, welcome: Welcome | None) -> None:
-        """The server has said which wire it speaks; without a welcome it is of 1.1."""
+    def answered(self, welcome: Welcome | None) -> bool:
+        """The server has said which wire it speaks; without a welcome it is of 1.1.
+        Whether the link was cut before, and is whole again."""
 
     def refused(self, refusal: Refusal) -> bool:
         """The server does not let us in; whether another try makes sense."""
@@ -268,19 +270,23 @@ class Link:
             self._look_at_end()
             return
         out = connection.take_bytes()
-        if out:
-            self.is_torn = False
-            self.send_control(out)
-        if self.keeper is not None and connection.is_agreed:
+        keeper = self.keeper
+        self.is_torn = False
+        if keeper is not None and keeper.awaits and connection.is_agreed:
             welcome, connection.welcome = connection.welcome, None
-            self.keeper.answered(welcome)
+            if keeper.answered(welcome):
+                self.go_on(out)
+                return
+        if out:
+            self.send_control(out)
 
     def _look_at_end(self) -> None:
         """The conversation on this socket is over; the session may not be."""
         end = self.inbox[-1] if self.inbox else None
         if not (isinstance(end, Closed) and self._goes_on(end)):
             self.connection.needs_attention = True
-            self.is_dropped = False
+            if isinstance(end, Closed):
+                self.is_dropped = False
             return
         self.inbox.pop()
         if not self.is_dropped:  # else a try to come back that came to nothing
@@ -321,11 +327,11 @@ class Link:
         newcomer.inbox.clear()
         newcomer.timer = None
 
-    def go_on(self) -> None:
-        """The peer has been told what arrived, and told us: write the rest again."""
-        assert self.replay is not None
+    def go_on(self, first: bytes) -> None:
+        """The peer has told us what arrived: write the rest again, behind ``first``."""
         self.is_dropped = False
-        self.outbox.resume(self.replay.again())
+        again = [] if self.replay is None else self.replay.again()
+        self.outbox.resume([first, *again] if first else again)
         self.flush()
 
     def lose(self, error: OSError) -> None:

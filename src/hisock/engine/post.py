@@ -93,7 +93,12 @@ class Post:
         with lock.reading:
             free = (
                 link.connection.is_open
-                and not (link.outbox.size or lock.is_busy or link.is_torn)
+                and not (
+                    link.outbox.size
+                    or lock.is_busy
+                    or link.is_torn
+                    or link.is_dropped
+                )
                 and (
                     current is None
                     or not (length_hint(current.rest) or len(self._ready) > 1)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hisock.engine.dial import DEAD_AFTER, tune
 from hisock.engine.link import DONT_WAIT, Link
 from hisock.engine.undelivered import undelivered
-from hisock.errors import SessionLost
+from hisock.errors import RemoteProtocolError, SessionLost
 from hisock.session.connection import Connection, milliseconds
 from hisock.session.events import Lost, Resumed
 from hisock.session.reconnect import Backoff
@@ -55,12 +55,12 @@ class Reconnector:
 
     Attributes:
         is_willing: As above; false once the program has closed the client.
+        awaits: Whether a hello was said and not answered yet.
         trying: The socket of a try whose connection does not stand yet.
         name, group: Who the client is from the next new session on.
     """
 
     __slots__ = (
-        "_awaits",
         "_backoff",
         "_beats",
         "_dead_after",
@@ -75,6 +75,7 @@ class Reconnector:
         "_token",
         "_was_welcome",
         "_window",
+        "awaits",
         "group",
         "is_willing",
         "name",
@@ -102,7 +103,7 @@ class Reconnector:
         self._due: float | None = None
         self._give_up_at = 0.0
         self.trying: socket.socket | None = None
-        self._awaits = False
+        self.awaits = False
         self._was_welcome = False
         self._reason = ""
         self.name: str | None = None
@@ -132,13 +133,13 @@ class Reconnector:
 
     def say_hello(self, link: Link, now: float) -> None:
         """Begin the conversation; under the lock."""
-        self._awaits = True
+        self.awaits = True
         self._give_up_at = now + (self._dead_after or DEAD_AFTER)
         link.begin_session(self._session)
         link.look_at = ACK_SIZE
         control = self._engine.classic_writer.control
         if self._engine.header_len < _ROOM_FOR_PROTO:
-            self._awaits = False
+            self.awaits = False
             link.is_dropped = False
             link.send_control(control(Hello(self.name, self.group)))
             return
@@ -155,7 +156,7 @@ class Reconnector:
             sid=session.sid,
             token=self._token,
             next=self._following,
-            got=session.received,
+            got=session.tell(),
             epoch=session.epoch,
             window=self._window,
             beats=self._beats,
@@ -163,18 +164,18 @@ class Reconnector:
 
     # --- what the server says --------------------------------------------------
 
-    def answered(self, welcome: Welcome | None) -> None:
-        """The server has said which wire it speaks; without a welcome it is of 1.1."""
-        if not self._awaits:
-            return
-        self._awaits = False
+    def answered(self, welcome: Welcome | None) -> bool:
+        """The server has said which wire it speaks; without a welcome it is of 1.1.
+        Whether the link was cut before, and is whole again."""
+        self.awaits = False
         self._backoff.reset()
         self._due = None
         link = self._engine.link
         if welcome is not None:
             self._token = self._following
             self._following = os.urandom(32).hex()
-        if not link.is_dropped:
+        was_dropped = link.is_dropped
+        if not was_dropped:
             self._agree(link, welcome)
         elif welcome is not None and welcome.resumed and self._session is not None:
             self._resume(link, self._session, welcome)
@@ -182,6 +183,7 @@ class Reconnector:
             self._start_over(link, welcome)
         self._was_welcome = True
         self._engine.heard()
+        return was_dropped and link.connection.is_open
 
     def _agree(self, link: Link, welcome: Welcome | None) -> None:
         """The first answer of all."""
@@ -195,21 +197,20 @@ class Reconnector:
     def _resume(self, link: Link, session: Session, welcome: Welcome) -> None:
         replay = session.replay
         if not replay.acked <= welcome.got <= replay.last:
-            link.lose_for("the server resumed at a frame that was not sent")
+            text = "the server resumed at a frame that was not sent"
+            self._engine.end(text, RemoteProtocolError(text))
             return
         replay.acknowledge(welcome.got)
         session.epoch = welcome.epoch
         because = f" (it had cut us: {welcome.reason})" if welcome.reason else ""
         _log.info("%s is back%s", self._engine.title, because)
         link.inbox.append(Resumed())
-        link.go_on()
 
     def _start_over(self, link: Link, welcome: Welcome | None) -> None:
         """The server does not know the session any more: say what that costs."""
         session, connection = self._session, link.connection
         if not self._was_welcome and session is not None and not session.replay.last:
-            link.is_dropped = False  # nothing was ever sent, so nothing is lost
-            link.inbox.append(Resumed())
+            link.inbox.append(Resumed())  # nothing was ever sent, so nothing is lost
             self._agree(link, welcome)
             return
         reason = "classic" if welcome is None else welcome.reason or "unknown"
@@ -220,11 +221,10 @@ class Reconnector:
             connection.requests.fail_all(error)
             connection.new_requests()
         if session is not None:
-            session.start_over()
+            session.replay.clear()
         if session is None and self._window:
             self._begin()
         self._agree(link, welcome)
-        link.is_dropped = False
         link.inbox.append(Lost(error))
         self._engine.uplink.forget_wire()
 

@@ -170,7 +170,7 @@ class Uplink:
                 return
             self.batches.flush()  # large: nothing is gained by joining
         link = self._link  # ``write`` in place (bench/single_send.py)
-        if link.outbox.size or not link.connection.is_open:
+        if link.outbox.size or link.is_dropped or not link.connection.is_open:
             if not self._write_behind(frame):
                 self.send(command, content, wish)
         elif self._outgoing.send(link, frame):
@@ -183,7 +183,8 @@ class Uplink:
             SessionLost: Another server than before answers now, on another wire.
         """
         link = self._link
-        if link.outbox.size or not (self._engine.is_usable and link.connection.is_open):
+        is_open = self._engine.is_usable and link.connection.is_open
+        if link.outbox.size or link.is_dropped or not is_open:
             if not self._write_behind(frame):
                 raise SessionLost("the session was lost while this was about to leave")
             return

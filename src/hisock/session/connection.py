@@ -284,6 +284,8 @@ class Connection:
             )
         if self.session is not None and welcome.sid not in ("", self.session.sid):
             raise RemoteProtocolError("the welcome is for another session")
+        if self.session is not None and not welcome.resumed:
+            self.session.receive_anew()
         self._learn_clock(welcome.now, now)
         self._say(Compact())
         self._write_compact()
@@ -360,7 +362,8 @@ class Connection:
     def acknowledge(self) -> None:
         """Tell the peer what came, if it was not told yet."""
         session = self.session
-        if session is not None and session.owes and self.is_open:
+        may = self.is_open and self.writes_compact
+        if session is not None and session.owes and may:
             self._out += compact.encode(Ack(session.tell()))
             self.needs_attention = True
 
@@ -473,7 +476,7 @@ class Connection:
                 *(PROTO, name, group, milliseconds(now)),
                 sid=session.sid,
                 epoch=session.epoch,
-                got=session.received,
+                got=session.tell(),
                 resumed=resumed,
                 reason=reason,
                 window=session.window,
@@ -555,7 +558,8 @@ class Connection:
         self.state = next_state(before, happened)
         self.is_open = False
         if before is State.OPEN and happened in _SAYS_GOODBYE and not silently:
-            if (session := self.session) is not None and session.owes:
+            session = self.session
+            if session is not None and session.owes and self.writes_compact:
                 self._out += compact.encode(Ack(session.tell()))
             bye = bye or _bye_for(happened, closed)
             if self.writes_compact:

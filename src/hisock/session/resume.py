@@ -225,9 +225,8 @@ class Session:
         self.owed_size = 0
         return self.received
 
-    def start_over(self) -> None:
-        """Nothing of what was is known to the other side any more."""
-        self.replay.clear()
+    def receive_anew(self) -> None:
+        """What comes from now on is of another session."""
         self.received = self.told = self.owed_size = 0
 
 

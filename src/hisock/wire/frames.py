@@ -9,9 +9,11 @@ on what is registered (see ``handlers.table``).
 from __future__ import annotations
 
 __all__ = (
+    "BYE_WORDS",
     "LAST_NUMBERED",
     "PROTO",
     "Ack",
+    "Auth",
     "Bye",
     "Cancel",
     "ClientAnswer",
@@ -20,6 +22,7 @@ __all__ = (
     "Credit",
     "End",
     "Failure",
+    "FirstFrame",
     "Frame",
     "Gap",
     "GetClient",
@@ -31,6 +34,7 @@ __all__ = (
     "Message",
     "NoTLS",
     "PackedFrame",
+    "PackedWelcome",
     "Ping",
     "Pong",
     "Probe",
@@ -44,6 +48,8 @@ __all__ = (
     "Welcome",
 )
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeAlias
 
 from msgspec import Meta, Raw, Struct
@@ -59,6 +65,28 @@ Id: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
 Deadline: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
 _NONE: Final = Raw(b"\xc0")
+
+#: What the codes of a goodbye mean, in the words of a refusal; from 16 on the other
+#: side may come back.
+BYE_WORDS: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        0: "closed",
+        1: "kicked",
+        2: "replaced",
+        3: "unauthorized",
+        4: "name_taken",
+        5: "protocol",
+        6: "too_large",
+        7: "version",
+        8: "evicted",
+        16: "going_away",
+        17: "busy",
+        18: "slow_consumer",
+        19: "overflow",
+        20: "silent",
+        21: "rate",
+    }
+)
 
 
 class Value(Struct, frozen=True):
@@ -213,6 +241,24 @@ class Bye(_Frame, tag=35, frozen=True):
     retry_ms: int | None = None
 
 
+# --- between a welcome that asks for proof and the first message -------------------
+
+
+class PackedWelcome(_Frame, tag=37, frozen=True):
+    """The check said yes: all that a ``Welcome`` says, by name."""
+
+    fields: dict[str, Any]
+
+
+class Auth(_Frame, tag=38, frozen=True):
+    """Who a client says it is, for the server's check."""
+
+    token: str | None
+
+    def __repr__(self) -> str:
+        return "Auth(...)"  # no log, and no error, ever shows a token
+
+
 # --- of the classic wire alone, and of the hand-over from it to the compact one -----
 
 
@@ -260,6 +306,7 @@ class Welcome(Value, frozen=True):
         resumed: Whether the session goes on from there.
         reason: Why not; or, if so, why the server had cut the link.
         window: Seconds that the session is kept after a cut.
+        auth: Whether the client has to prove first who it is; all else comes later.
     """
 
     proto: int
@@ -272,6 +319,7 @@ class Welcome(Value, frozen=True):
     resumed: bool = False
     reason: str = ""
     window: float = 0.0
+    auth: bool = False
 
 
 class Compact(Value, frozen=True):
@@ -334,6 +382,9 @@ PackedFrame: TypeAlias = (
     | Pong
     | Bye
 )
+
+#: What may come first on the compact wire where proof is asked for.
+FirstFrame: TypeAlias = PackedWelcome | Auth | Bye
 
 #: What a client says in order, behind what it said before.
 ClientFrame: TypeAlias = (

@@ -12,6 +12,7 @@ __all__ = (
     "read_hello",
     "read_refusal",
     "read_welcome",
+    "welcome_of",
 )
 
 from typing import Any, Final
@@ -76,7 +77,15 @@ def read_welcome(rest: bytes | None) -> Welcome:
     Raises:
         RemoteProtocolError: As ``read_hello``.
     """
-    fields = load_object(rest or b"", "welcome")
+    return welcome_of(load_object(rest or b"", "welcome"))
+
+
+def welcome_of(fields: dict[str, Any]) -> Welcome:
+    """What the fields of a welcome say.
+
+    Raises:
+        RemoteProtocolError: As ``read_hello``.
+    """
     return Welcome(
         _number(fields.get("proto"), "the welcome's proto"),
         _text_or_none(fields.get("name"), "name"),
@@ -88,6 +97,7 @@ def read_welcome(rest: bytes | None) -> Welcome:
         resumed=fields.get("resumed") is True,
         reason=_short_text(fields.get("reason"), "the welcome's reason"),
         window=_seconds(fields.get("window", 0), "the welcome's window"),
+        auth=fields.get("auth") is True,
     )
 
 
@@ -115,6 +125,8 @@ def _text_or_none(value: object, what: str) -> str | None:
 def fields_of(frame: Hello | Welcome) -> dict[str, Any]:
     """What a hello or welcome says; without a session nothing of one."""
     fields = {name: getattr(frame, name) for name in frame.__struct_fields__}
+    if fields.pop("auth", False):
+        return {"proto": frame.proto, "auth": True}
     if not frame.sid:
         return {key: fields[key] for key in fields if key in _WITHOUT_SESSION}
     fields["epoch"] = frame.epoch or None
