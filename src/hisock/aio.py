@@ -35,7 +35,9 @@ from hisock.engine.client_verbs import ClientVerbs
 from hisock.engine.delivery import WhenSlow, wish_of
 from hisock.engine.dial import listen_at
 from hisock.engine.pace import check_pace
+from hisock.engine.serve import DRAIN
 from hisock.engine.server_face import ServerFace, ServerOptions
+from hisock.engine.waiting import check_timeout
 from hisock.engine.watch import ServerWatch
 from hisock.errors import AlreadyRunning
 from hisock.types import Address, ClientLike, Message, Sendable
@@ -101,7 +103,7 @@ class AsyncHiSockServer(ServerFace):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.close()
+        await self.close(reconnect=error is not None)
 
     def __enter__(self) -> NoReturn:
         raise AlreadyRunning("an async server is entered with `async with`")
@@ -117,19 +119,25 @@ class AsyncHiSockServer(ServerFace):
         try:
             await self._watch.ended.wait()
         except asyncio.CancelledError:
-            await self.close()
+            await self.close(drain=DRAIN, reconnect=True)
             raise
         if self._watch.error is not None:
             error, self._watch.error = self._watch.error, None
             self._watch.ended.clear()
             raise error
 
-    async def close(self) -> None:
+    async def close(
+        self, *, drain: float = 0.0, reason: str = "", reconnect: bool = False
+    ) -> None:
         """End every connection and stop listening; again is no error.
 
         Each client is told, ``leave`` runs for it, coroutine handlers are cancelled,
         but for one that awaits this.
+
+        Args:
+            drain, reason, reconnect: As ``HiSockServer.close``.
         """
+        check_timeout(drain)
         engine = self._engine
         if engine.is_closed:
             return
@@ -137,14 +145,19 @@ class AsyncHiSockServer(ServerFace):
             engine.close()
             return
         if self._ending is None:
-            engine.begin_close()
+            engine.ending.prepare(drain=drain, reason=reason, reconnect=reconnect)
             # A task of its own: whoever waits for it may be cancelled.
             self._ending = asyncio.create_task(self._end(self._watch))
         await asyncio.shield(self._ending)
 
     async def _end(self, watch: ServerWatch) -> None:
         engine = self._engine
-        while not engine.is_ending and time.monotonic() < engine.give_up_at:
+        ending = engine.ending
+        while not ending.drain():
+            watch.turn()
+            await asyncio.sleep(0.005)
+        engine.pump.stop_accepting()
+        while not ending.is_over and time.monotonic() < ending.give_up_at:
             watch.turn()
             await asyncio.sleep(0.005)
         watch.stop()
@@ -332,13 +345,15 @@ class AsyncHiSockServer(ServerFace):
         self._change_groups(client, group, "leave")
         return Sent([])
 
-    def disconnect_client(self, client: ClientLike, *, reason: str = "") -> Sent:
+    def disconnect_client(
+        self, client: ClientLike, *, reason: str = "", reconnect: bool = False
+    ) -> Sent:
         """End one client's connection now; its ``leave`` runs soon."""
-        return self._verbs.disconnect_client(client, reason=reason)
+        return self._verbs.disconnect_client(client, reason=reason, reconnect=reconnect)
 
     def disconnect_all_clients(self) -> Sent:
         """End every client's connection now."""
-        self._engine.disconnect(self._members.everybody(), "disconnected")
+        self._engine.ending.disconnect(self._members.everybody(), "")
         return Sent([])
 
 

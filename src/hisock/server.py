@@ -17,6 +17,7 @@ from hisock.engine.delivery import WhenSlow, wish_of
 from hisock.engine.face import ThreadedFace
 from hisock.engine.inquiry import GroupCall
 from hisock.engine.server_face import ServerFace, ServerOptions
+from hisock.engine.waiting import check_timeout
 from hisock.types import Address, ClientLike, Sendable
 
 T = TypeVar("T")
@@ -73,6 +74,9 @@ class HiSockServer(ServerFace):
     def run_forever(self) -> None:
         """Turn until ``close()`` is called, or Ctrl-C, which closes it; then return.
 
+        On Ctrl-C what was accepted may still arrive and be handled, for up to 10 s, and
+        clients are told to come back later. A second Ctrl-C ends it at once.
+
         Raises:
             AlreadyRunning: As ``run``.
 
@@ -82,7 +86,7 @@ class HiSockServer(ServerFace):
             while self._engine.run(wait=True):
                 pass
         except KeyboardInterrupt:
-            self._engine.close()
+            self._engine.leave_well()
 
     # --- sending ---------------------------------------------------------------
 
@@ -336,30 +340,45 @@ class HiSockServer(ServerFace):
         """
         self._change_groups(client, group, "leave")
 
-    def disconnect_client(self, client: ClientLike, *, reason: str = "") -> None:
+    def disconnect_client(
+        self, client: ClientLike, *, reason: str = "", reconnect: bool = False
+    ) -> None:
         """End one client's connection; its ``leave`` runs in the next turn.
 
         Args:
             client: As ``send_client``.
             reason: What the client is told; one of 1.1 is told nothing.
+            reconnect: Only cut its link: it comes back to its session by itself.
 
         Raises:
             InvalidClient, UnknownClient: As ``send_client``.
         """
         link = self._members.look_up(client)
-        self._engine.disconnect([link], reason or "disconnected")
+        self._engine.ending.disconnect([link], reason, reconnect=reconnect)
 
     def disconnect_all_clients(self) -> None:
         """End every client's connection."""
-        self._engine.disconnect(self._members.everybody(), "disconnected")
+        self._engine.ending.disconnect(self._members.everybody(), "")
 
-    def close(self) -> None:
-        """End every connection and stop listening; within 1 s, and again is no error.
+    def close(
+        self, *, drain: float = 0.0, reason: str = "", reconnect: bool = False
+    ) -> None:
+        """End every connection and stop listening; again is no error.
 
         Each client is told, ``leave`` runs for it, and its socket is closed once it
         has heard, or after 1 s. In a handler this is done when the handler returns.
+
+        Args:
+            drain: Seconds to go on before that, for what was accepted on both sides to
+                arrive and be handled; it ends as soon as all is quiet.
+            reason: What clients are told.
+            reconnect: They shall come back later, each after a time of its own.
+
+        .. versionchanged:: 4.0
+            The keywords.
         """
-        self._engine.close()
+        check_timeout(drain)
+        self._engine.close(drain=drain, reason=reason, reconnect=reconnect)
 
 
 class ThreadedHiSockServer(ThreadedFace, HiSockServer):

@@ -7,9 +7,11 @@ __all__ = (
     "AsyncClientInfo",
     "ClientInfo",
     "ClientLike",
+    "Credentials",
     "Gap",
     "Handler",
     "Handlers",
+    "Identity",
     "Limits",
     "Message",
     "Sendable",
@@ -19,6 +21,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias, TypeVar
 
 from msgspec import Struct  # a dataclass costs 20 times as much to define
+from msgspec.structs import force_setattr
 
 from hisock.errors import InvalidOption, UnknownClient
 
@@ -37,13 +40,16 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 class _Session:
     """What a client's two colours share."""
 
-    __slots__ = ("data", "groups", "id", "server")
+    __slots__ = ("contradicted", "data", "groups", "id", "identity", "server")
 
     def __init__(self, number: int, server: Callable[[], Any]) -> None:
         self.id = number
         self.server = server
         self.data: dict[Any, Any] | None = None
         self.groups: frozenset[str] = frozenset()
+        self.identity: Identity | None = None
+        #: Whether a new name or group was refused, so that it is told what holds.
+        self.contradicted = False
 
 
 def _no_server() -> Any:
@@ -150,6 +156,26 @@ class ClientInfo(dict[str, Any]):
         return self._session.data
 
     @property
+    def identity(self) -> Identity | None:
+        """What the server's ``authenticate`` check said of it.
+
+        ``None`` without a check, and where the check just returned ``True``. A resume
+        has it checked again, and may change it.
+
+        .. versionadded:: 4.0
+        """
+        return self._session.identity
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The roles of that identity; ``on(..., requires="admin")`` looks at them.
+
+        .. versionadded:: 4.0
+        """
+        identity = self._session.identity
+        return frozenset() if identity is None else identity.roles
+
+    @property
     def is_connected(self) -> bool:
         """Whether messages reach it.
 
@@ -228,12 +254,12 @@ class ClientInfo(dict[str, Any]):
             self, command, content, timeout=timeout, type=type
         )
 
-    def disconnect(self, *, reason: str = "") -> Any:
+    def disconnect(self, *, reason: str = "", reconnect: bool = False) -> Any:
         """End its connection; see ``HiSockServer.disconnect_client``.
 
         .. versionadded:: 4.0
         """
-        return self._verbs().disconnect_client(self, reason=reason)
+        return self._verbs().disconnect_client(self, reason=reason, reconnect=reconnect)
 
 
 class AsyncClientInfo(ClientInfo):
@@ -264,6 +290,7 @@ class Limits(Struct, frozen=True, kw_only=True):
         message: Bytes of the largest message, in both directions.
         hello: Bytes of the largest hello.
         handshake: Seconds from the first byte a server could read to the whole hello.
+        authentication: Seconds that an ``authenticate`` check may take.
         outbox: Bytes that may wait for one slow peer; see ``docs/design.md``.
         queue: Bytes that may wait for ``update()`` while a call waits for something
             else; beyond it the call raises ``Overloaded``.
@@ -285,6 +312,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     message: int = 16 * 1024 * 1024
     hello: int = 16 * 1024
     handshake: float = 5.0
+    authentication: float = 5.0
     outbox: int = 4 * 1024 * 1024
     queue: int = 4 * 1024 * 1024
     unclaimed_messages: int = 1024
@@ -342,6 +370,70 @@ class Gap(Struct, frozen=True):
     group: str | None
 
 
+class Credentials(Struct, frozen=True, kw_only=True):
+    """What a client shows a server's ``authenticate`` check.
+
+    Attributes:
+        token: What the client gave as ``token=``; ``None`` for nothing.
+        name: What it wants to be called.
+        group: The group it wants to be in.
+        address: Where it calls from.
+        certificate_names: Whose certificate it showed, over TLS; empty without one.
+        wire: ``"compact"``, or ``"classic"`` for a client of hisock 1.1.
+        resuming: Whether it comes back to a session and has the secret of that.
+
+    .. versionadded:: 4.0
+    """
+
+    token: str | None
+    name: str | None
+    group: str | None
+    address: Any
+    certificate_names: tuple[str, ...] = ()
+    wire: str = "compact"
+    resuming: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Credentials of {self.name!r} from {self.address}>"  # never the token
+
+
+class Identity(Struct, frozen=True):
+    """Who a client is, as a server's ``authenticate`` check returns it.
+
+    Args:
+        id: What tells this user from all others; a session belongs to it.
+        name: What the client is called from now on; ``None`` leaves it its own choice.
+        roles: What ``on(..., requires="admin")`` looks for.
+        data: Anything; a dictionary goes into ``client.data``.
+
+    Raises:
+        InvalidOption: ``id`` is neither text nor a number, ``name`` is no text, or
+            ``roles`` is not several texts.
+
+    .. versionadded:: 4.0
+    """
+
+    id: str | int
+    name: str | None = None
+    roles: frozenset[str] = frozenset()
+    data: Any = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant; any collection of roles will do."""
+        if isinstance(self.id, bool) or not isinstance(self.id, str | int):
+            raise InvalidOption(f"an identity's id is text or a number, not {self.id!r}")
+        if self.name is not None and not isinstance(self.name, str):
+            raise InvalidOption(f"an identity's name is text, not {self.name!r:.40}")
+        roles: Any = self.roles
+        if isinstance(roles, set | list | tuple):
+            roles = frozenset(roles)
+        if not isinstance(roles, frozenset) or not all(
+            isinstance(role, str) for role in roles
+        ):
+            raise InvalidOption(f'roles are like {{"admin"}}, not {self.roles!r:.80}')
+        force_setattr(self, "roles", roles)
+
+
 class Handlers:
     """Handlers without a server or client yet: for several files, and for tests.
 
@@ -376,3 +468,8 @@ class Handlers:
         """As ``HiSockServer.on_error``."""
         self._registered.append(("on_error", (), {}, function))
         return function
+
+    def authenticate(self, check: Handler) -> Handler:
+        """As ``HiSockServer.authenticate``."""
+        self._registered.append(("authenticate", (), {}, check))
+        return check

@@ -39,6 +39,7 @@ from hisock.client import HiSockClient
 from hisock.server import HiSockServer
 from hisock.types import Handlers
 from hisock.wire.payload import as_text
+from tests.chaos.proxy import ChaosProxy
 
 from .driving import KINDS, PAUSE, Kind, LoopThread, Peer, Turning, bare, turn_of
 from .raw import LOCALHOST, PATIENCE, RAW_PEERS, Raw, RawCompact, RawListener
@@ -139,6 +140,7 @@ class Net:
         self._peers: list[Peer] = []
         self._turnings: dict[int, Turning | None] = {}
         self._raw: list[Raw | RawListener] = []
+        self._proxies: list[ChaosProxy] = []
 
     @property
     def is_compact(self) -> bool:
@@ -163,7 +165,7 @@ class Net:
 
     def client(
         self,
-        server: HiSockServer | RawListener,
+        server: HiSockServer | RawListener | ChaosProxy,
         name: str | None = None,
         group: str | None = None,
         *,
@@ -173,13 +175,16 @@ class Net:
         """A client of that server, for ``turn`` or to be turned by hand.
 
         Args:
-            server, name, group, options: As ``connect`` takes them.
+            server: Which, or a proxy that stands before it.
+            name, group, options: As ``connect`` takes them.
             handlers: What it has before anything can come; a loop turns at once.
         """
         kind = self.client_kind
         loop = self._loop("client", kind)
         options |= {"name": name, "group": group}
-        client = kind.connect(server.addr, loop, handlers, **options)
+        is_proxy = isinstance(server, ChaosProxy)
+        addr = server.address if is_proxy else server.addr
+        client = kind.connect(addr, loop, handlers, **options)
         self._add(client, kind)
         return client
 
@@ -223,6 +228,12 @@ class Net:
         """Wait until so many clients are on the server."""
         eventually(lambda: len(server) == count)
 
+    def proxy(self, server: HiSockServer | RawListener) -> ChaosProxy:
+        """A network to that server that misbehaves when a test says so."""
+        proxy = ChaosProxy(server.addr)
+        self._proxies.append(proxy.__enter__())
+        return proxy
+
     def raw_client(
         self,
         server: HiSockServer,
@@ -231,10 +242,18 @@ class Net:
         header_len: int = 16,
         saying: tuple[bytes, ...] = (),
         wire: str | None = None,
+        claim: dict[str, Any] | None = None,
     ) -> Raw:
-        """A raw client that has said hello, and some messages in the same write."""
+        """A raw client that has said hello, and some messages in the same write.
+
+        Args:
+            claim: What its hello says of a session.
+        """
         sock = socket.create_connection(server.addr, PATIENCE)
         peer = RAW_PEERS[wire or self.wire](sock, header_len)
+        if claim is not None:
+            assert isinstance(peer, RawCompact)
+            peer.claim = claim
         self._raw.append(peer)
         peer.greet(name, group, *saying)
         return peer
@@ -271,7 +290,10 @@ class Net:
         peers, self._peers = self._peers, []
         loops, self._loops = self._loops, {}
         ends = [Thread(self.end, peer) for peer in peers]
+        proxies, self._proxies = self._proxies, []
         with contextlib.ExitStack() as all_of_them:
+            for proxy in proxies:
+                all_of_them.callback(proxy.close)
             for loop in filter(None, loops.values()):
                 all_of_them.callback(loop.close)
             for end in ends:

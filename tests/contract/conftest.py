@@ -16,6 +16,7 @@ from hisock.engine import threads
 from hisock.engine.blocking import ClientEngine
 
 from . import KINDS, RAW_PEERS, Kind, Net, eventually
+from .cutting import CutWay
 from .ways import Way
 
 
@@ -135,6 +136,27 @@ def way(request: pytest.FixtureRequest, net: Net) -> Way:
 def asking(request: pytest.FixtureRequest, compact: Net) -> Way:
     """The same on our own wire, where one side can ask the other."""
     return Way(compact, up=request.param == "up")
+
+
+@pytest.fixture(params=["up", "down"])
+def cut(request: pytest.FixtureRequest, compact: Net) -> CutWay:
+    """The same, with a network between them that can be cut."""
+    return CutWay(compact, up=request.param == "up")
+
+
+@pytest.fixture
+def apart(compact: Net) -> CutWay:
+    """A client and its server with such a network, where both have their say."""
+    return CutWay(compact, up=True)
+
+
+@pytest.fixture(params=["blocking", "nonblocking"])
+def idle(request: pytest.FixtureRequest) -> Iterator[CutWay]:
+    """A plain client with such a network that nobody turns, of a server in a thread."""
+    kind = Kind("plain", request.param)
+    made = Net("compact", Kind("threaded", "blocking"), kind)
+    yield CutWay(made, up=True)
+    made.close()
 
 
 @pytest.fixture(params=sorted(RAW_PEERS))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ("PATIENCE", "RAW_PEERS", "Raw", "RawClassic", "RawCompact", "RawListener")
 
+import contextlib
 import json
 import select
 import socket
@@ -117,6 +118,16 @@ class Raw:
         assert not self._bodies
         assert self._held + self.sock.recv(1 << 16) == b""
 
+    def expect_cut(self) -> None:
+        """Wait for the end of the connection, before which nobody says goodbye."""
+        with contextlib.suppress(ConnectionResetError):
+            while data := self.sock.recv(1 << 16):
+                self._held += data
+                while self._sort_out():
+                    pass
+        assert not self._bodies
+        assert not self._held
+
     def close(self) -> None:
         """End the connection."""
         self.sock.close()
@@ -169,12 +180,16 @@ class RawCompact(Raw):
         self._writes_compact = False
         #: Frames as they came, for tests that look closer.
         self.frames: deque[list[Any]] = deque()
+        #: What its hello says of a session; nothing for none.
+        self.claim: dict[str, Any] = {}
+        #: What the server answered.
+        self.welcome: dict[str, Any] = {}
 
     def greet(self, name: str | None, group: str | None, *saying: bytes) -> None:
         """Say hello as a client, and some messages in the same write."""
         now = int(time.monotonic() * 1000)
-        who = json.dumps({"name": name, "group": group, "proto": 2, "now": now})
-        self.send(b"$CLTHELLO$ " + who.encode(), PROBE, *saying)
+        who = {"name": name, "group": group, "proto": 2, "now": now, **self.claim}
+        self.send(b"$CLTHELLO$ " + json.dumps(who).encode(), PROBE, *saying)
 
     def _answer(self, hello: dict[str, Any]) -> None:
         now = int(time.monotonic() * 1000)
@@ -253,6 +268,7 @@ class RawCompact(Raw):
             if array[0] not in self._SILENT:
                 self._bodies.append(self._spell(array))
         elif body.startswith(b"$WELCOME$ "):
+            self.welcome = json.loads(body.partition(b" ")[2])
             self.sock.sendall(self.classic(b"$COMPACT$"))
             self._reads_compact = self._writes_compact = True
         elif body == b"$COMPACT$":

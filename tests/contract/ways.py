@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
+from hisock.client import HiSockClient
 from hisock.errors import HandlerError
 
 from . import Net, Peer, Record
@@ -33,7 +34,11 @@ class Way:
         self.reports: list[HandlerError] = []
         self.server = net.server(**options)
         self.server.on("join")(lambda: None)
-        self.client = net.client(self.server, "ann", "red")
+        self.client = self._connect()
+
+    def _connect(self) -> HiSockClient:
+        """The client, which has to be turned."""
+        return self.net.client(self.server, "ann", "red")
 
     @property
     def answerer(self) -> Peer:

@@ -24,8 +24,14 @@ def hello(
     sid: str = SID, *, token: str = TOKEN, epoch: str = "", window: float = 30.0
 ) -> Hello:
     """What a client says that wants to be able to come back."""
-    session = {"sid": sid, "token": token, "next": NEXT, "epoch": epoch}
-    return Hello("Ada", None, PROTO, 0, window=window, **session)
+    return Hello(
+        *("Ada", None, PROTO),
+        sid=sid,
+        token=token,
+        next=NEXT,
+        epoch=epoch,
+        window=window,
+    )
 
 
 @pytest.fixture

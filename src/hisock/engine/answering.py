@@ -62,7 +62,7 @@ class Answers(Running):
             case Regroup(group):
                 return self._change(link, "group", group)
             case Bye():
-                engine.lock.run(engine.hang_up, link)
+                engine.lock.run(engine.ending.hang_up, link)
             case Probe():
                 if not link.connection.writes_compact:
                     engine.outgoing.send(link, link.writer.control(NoTLS()))
@@ -151,7 +151,7 @@ class Answers(Running):
     def broken(self, link: Link, error: RemoteProtocolError) -> None:
         """End a client that sent what is none of hisock's."""
         engine = self._engine
-        engine.lock.run(engine.end_link, link, Bye(5, str(error)[:1024]))
+        engine.lock.run(engine.ending.end_link, link, Bye(5, str(error)[:1024]))
 
     def send(self, link: Link, frame: Written) -> None:
         """Send frames to a client."""

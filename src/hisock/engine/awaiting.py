@@ -327,10 +327,12 @@ class ServerVerbs:
 
         return AsyncStream(begin, reader_for(type), timeout)
 
-    def disconnect_client(self, client: Any, *, reason: str = "") -> Sent:
+    def disconnect_client(
+        self, client: Any, *, reason: str = "", reconnect: bool = False
+    ) -> Sent:
         """End one client's connection now."""
         link = self._engine.members.look_up(client)
-        self._engine.disconnect([link], reason or "disconnected")
+        self._engine.ending.disconnect([link], reason, reconnect=reconnect)
         return Sent([])
 
 

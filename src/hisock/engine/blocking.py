@@ -28,6 +28,7 @@ from hisock.engine.repeats import Repeats
 from hisock.engine.reports import Reports
 from hisock.engine.search import Search
 from hisock.engine.sharing import SharedPump
+from hisock.engine.telling import Telling
 from hisock.engine.threads import StateLock, Turn, Workers, say_goodbye_at_exit
 from hisock.engine.uplink import Uplink
 from hisock.engine.waiting import check_timeout
@@ -39,14 +40,13 @@ from hisock.errors import (
     SessionLost,
 )
 from hisock.handlers.dispatch import unknown_command
-from hisock.handlers.table import DROP, GAP, RESUME, SESSION_LOST, HandlerTable
+from hisock.handlers.table import HandlerTable
 from hisock.hub.outbox import Outbox
 from hisock.session.connection import LINGER
 from hisock.session.events import Closed, Dropped, Event, Lost, Messages, Resumed
-from hisock.types import Gap as Missed
 from hisock.types import Limits
 from hisock.wire import classic
-from hisock.wire.frames import Bye, Gap
+from hisock.wire.frames import Bye
 
 if TYPE_CHECKING:
     from hisock.engine.owner import Done
@@ -152,8 +152,7 @@ class ClientEngine:
         #: Whether messages can be sent, as far as is known.
         self.is_usable = True
         self._closed = False
-        #: Whether the loss of a session waits in the inbox.
-        self.is_lost_to_tell = False
+        self.telling = Telling(self)
         #: Told that the link has another socket.
         self.on_moved: Callable[[], None] | None = None
         if cache_size > 0:
@@ -176,12 +175,6 @@ class ClientEngine:
     def forget_wire(self) -> None:
         """The server may speak another wire by now."""
         self._knows_wire = False
-
-    def heard(self) -> None:
-        """The server has said which wire it speaks; under the lock."""
-        if self.is_lost_to_tell:
-            return
-        self.is_lost_to_tell = any(isinstance(e, Lost) for e in self.link.inbox)
 
     # --- turning ---------------------------------------------------------------
 
@@ -348,42 +341,9 @@ class ClientEngine:
             case Closed():
                 self._over = event
                 return self._ended(event)
-            case Dropped(reason):
-                _log.info("%s lost its link and tries again: %s", self.title, reason)
-                return self.run_event(DROP)
-            case Resumed():
-                return self.run_event(RESUME)
-            case Lost(error):
-                return self._tell_loss(error)
+            case Dropped() | Resumed() | Lost():
+                return self.telling.happened(event)
         raise AssertionError(event)
-
-    def tell_gap(self, gap: Gap) -> bool:
-        """The server dropped messages for us, as their sender allowed."""
-        if self.run_event(GAP, Missed(gap.count, gap.group)):
-            return True
-        if count := self._dropped.due("gap"):
-            text = "%s was too slow and missed %d messages (%d)"
-            _log.warning(text, self.title, gap.count, count)
-        return False
-
-    def _tell_loss(self, error: SessionLost) -> bool:
-        self.is_lost_to_tell = False
-        if self.run_event(SESSION_LOST, error):
-            return True
-        _log.warning("%s", error)
-        return False
-
-    def tell_loss_first(self) -> bool:
-        """Tell of a lost session before anything of the new one is received."""
-        if self.turn.claims and not self.turn.is_mine:
-            return False
-        lost = next((e for e in self.link.inbox if isinstance(e, Lost)), None)
-        if lost is None:
-            self.is_lost_to_tell = False
-            return False
-        self.lock.run(self.link.inbox.remove, lost)
-        self._tell_loss(lost.error)
-        return True
 
     def _begin(self) -> Any:
         """The next event; it stays in the inbox until it is done with, so that no
@@ -412,7 +372,8 @@ class ClientEngine:
         if self.release is not None:
             self.release()
         self.pump.drop()
-        return self.run_event("force_disconnect")
+        told = self.telling.what_stays()
+        return self.run_event("force_disconnect") or told
 
     def run_event(self, event: str, *arguments: Any) -> bool:
         """Run the handler of a reserved event; whether there is one."""
@@ -529,7 +490,7 @@ class ClientEngine:
         link, look = self.link, self.search.find
         while True:
             seen = self.pump.news
-            if self.is_lost_to_tell and self.tell_loss_first():
+            if self.telling.is_lost_to_tell and self.telling.loss_first():
                 continue
             if link.inbox or self.inbox.mails:
                 mail: Mail | None = self.lock.run(look, wanted)
@@ -615,6 +576,8 @@ class ClientEngine:
                 break
             self.pump.pump(left, self.pump.news)
         self.drop()
+        if self._over is None:
+            self.telling.what_stays()
 
     def begin_close(self) -> None:
         """Say goodbye; ``drop`` ends it."""

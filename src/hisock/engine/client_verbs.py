@@ -108,6 +108,7 @@ class ClientVerbs:
             engine.tasks.close()
         engine.drop()
         watch.news()
+        engine.telling.what_stays()
 
     # --- sending ---------------------------------------------------------------
 
@@ -196,7 +197,7 @@ class ClientVerbs:
             check_timeout(timeout)
             end = time.monotonic() + timeout
         while True:
-            if engine.is_lost_to_tell and engine.tell_loss_first():
+            if engine.telling.is_lost_to_tell and engine.telling.loss_first():
                 continue
             mail: Mail | None = engine.lock.run(engine.search.find, wanted)
             if mail is not None:

@@ -91,6 +91,10 @@ class Face:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._close_after(error)
+
+    def _close_after(self, error: BaseException | None) -> None:
+        """Close, at the end of a ``with`` block."""
         self._engine.close()
 
     def __del__(self) -> None:

@@ -109,6 +109,9 @@ class Gate:
         link.info = self.describe(link, hello)
         self._engine.registry.add(link)
         link.has_joined = link.is_member = True
+        # Last: an interrupt in the middle of this write finds a member like any other.
+        if link.connection.needs_attention:
+            link.heed()
         return ""
 
     def _welcome(self, link: Link, hello: Hello) -> None:
@@ -124,7 +127,6 @@ class Gate:
         )
         link.begin_session(session)
         link.look_at = self._engine.limits.outbox
-        link.heed()
         link.wants_roster = False
 
     def _resume(
@@ -195,7 +197,7 @@ class Gate:
             link.end(link.connection.refuse(refusal, time.monotonic()), discard=True)
             self._engine.settle(link)
         else:
-            self._engine.say_goodbye(link, text)
+            self._engine.ending.say_goodbye(link, text)
 
     def _leave(self, link: Link, closed: Closed) -> bool:
         if not link.has_joined:

@@ -59,7 +59,7 @@ class Hearing(Running):
             case Left(info):
                 return engine.run_event("client_disconnect", _as_client(info))
             case Gap():
-                return engine.tell_gap(frame)
+                return engine.telling.gap(frame)
             case Rename() | Regroup() | Groups():
                 pass  # what holds; nothing of it is refused in this version
             case Welcome():

@@ -21,8 +21,8 @@ from hisock.session.events import Closed, Dropped, Event, Messages
 from hisock.session.resume import Block, Replay, Session, Written
 from hisock.session.states import State
 from hisock.types import ClientInfo, Limits
-from hisock.wire.compact import Encoded
-from hisock.wire.frames import Refusal, Welcome
+from hisock.wire.compact import Encoded, encode
+from hisock.wire.frames import Bye, Refusal, Welcome
 
 #: Bytes of one read: large enough to share the cost of a turn among hundreds of small
 #: messages, small enough that the allocator does not ask the system for it.
@@ -333,6 +333,12 @@ class Link:
         again = [] if self.replay is None else self.replay.again()
         self.outbox.resume([first, *again] if first else again)
         self.flush()
+
+    def part(self, bye: Bye) -> None:
+        """Tell the peer to come back later, and cut the link."""
+        self.outbox.append(Plain(encode(bye)))
+        self.flush()
+        self.lose_for(bye.text)
 
     def lose(self, error: OSError) -> None:
         """A read or write failed: the link is gone."""

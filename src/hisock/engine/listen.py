@@ -297,6 +297,13 @@ class Pump:
                     link.heed()
                 self._attend(link)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing waits to be handled, written or acknowledged."""
+        return not self.ready and not any(
+            link.inbox or link.is_busy or link.outbox.held for link in self.links
+        )
+
     def _write(self, link: Link) -> None:
         if link in self.links:
             link.flush()

@@ -182,7 +182,6 @@ class Reconnector:
         else:
             self._start_over(link, welcome)
         self._was_welcome = True
-        self._engine.heard()
         return was_dropped and link.connection.is_open
 
     def _agree(self, link: Link, welcome: Welcome | None) -> None:
@@ -226,6 +225,7 @@ class Reconnector:
             self._begin()
         self._agree(link, welcome)
         link.inbox.append(Lost(error))
+        self._engine.telling.loss_comes()
         self._engine.uplink.forget_wire()
 
     def _loss(self, link: Link, reason: str) -> SessionLost:

@@ -13,13 +13,14 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from operator import length_hint
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from hisock.engine.answering import Answers
 from hisock.engine.calls import Runner
+from hisock.engine.ending import Ending, Farewell
 from hisock.engine.gate import Gate
 from hisock.engine.link import Link
 from hisock.engine.listen import Pump
@@ -35,11 +36,12 @@ from hisock.handlers.table import HandlerTable
 from hisock.session.connection import LINGER
 from hisock.session.events import Event, Messages
 from hisock.types import Limits
-from hisock.wire.frames import Bye
 
 if TYPE_CHECKING:
     from hisock.engine.owner import Done
 
+#: Seconds that a server which is stopped waits for what was accepted.
+DRAIN: Final = 10.0
 #: Seconds after which a thread that pumps for itself looks whether somebody turns.
 _YIELD: Final = 0.05
 
@@ -102,13 +104,12 @@ class ServerEngine:
         self.pace = Pace(self.wake)
         self.answers = Answers(self)
         self._runner = Runner(self.table, self.answers, self.outgoing, by_client=True)
-        self._name = name
+        self.name = name
         capacity = max_connections or limits.connections
         self.gate = Gate(self, capacity, wires, resume_window)
         self.pump.end_session = self.gate.end_session
         self.is_closing = False
-        self._give_up = 0.0
-        self._finished = threading.Event()
+        self.ending = Ending(self)
         self._lending = threading.Lock()
         #: How often a thread that waits had the turn, or has it just now.
         self._loans = 0
@@ -176,7 +177,7 @@ class ServerEngine:
             try:
                 self.turn.run(action, *arguments)
             except AlreadyRunning:
-                if self.is_closing and not self.turn.is_mine:
+                if self.ending.has_begun and not self.turn.is_mine:
                     return  # close(), in another thread, turns it a last time
                 lent = self._lending.locked() or loans != self._loans
                 if not lent or self.turn.is_mine:
@@ -199,17 +200,17 @@ class ServerEngine:
             return  # while this thread was on its way to the turn
         end = None if timeout is None else time.monotonic() + timeout
         try:
-            self._step(wait, timeout)
-            while not self._work() and wait and not self.is_closing:
+            self.step(wait, timeout)
+            while not self.work() and wait and not self.ending.has_begun:
                 left = None if end is None else end - time.monotonic()
                 if left is not None and left <= 0:
                     break
-                self._step(True, left)
+                self.step(True, left)
         finally:
             if self.outgoing.unsent:
                 self.outgoing.flush()
-        if self.is_closing:
-            self._finish()
+        if self.ending.has_begun:
+            self.ending.finish()
 
     def time_handlers(self) -> None:
         """Report handlers that hold up the program's own loop."""
@@ -221,7 +222,7 @@ class ServerEngine:
 
     def _turn_in_loop(self) -> None:
         self.pump.step(wait=False)
-        self._work()
+        self.work()
 
     def patience(self) -> float | None:
         """How long the next turn may be put off, in seconds."""
@@ -232,15 +233,15 @@ class ServerEngine:
     def _poll(self, budget: float) -> None:
         end = time.monotonic() + budget
         try:
-            self._step(False, None)
-            while self._work(one=True) and time.monotonic() < end:
+            self.step(False, None)
+            while self.work(one=True) and time.monotonic() < end:
                 pass
         finally:
             self.outgoing.flush()
-        if self.is_closing:
-            self._finish()
+        if self.ending.has_begun:
+            self.ending.finish()
 
-    def _step(self, wait: bool, timeout: float | None) -> None:
+    def step(self, wait: bool, timeout: float | None) -> None:
         """Wait for something to do, as far as that is allowed."""
         if self.tasks is None and not self.pace.is_set:
             self.pump.step(wait=wait, timeout=timeout)
@@ -253,12 +254,12 @@ class ServerEngine:
             timeout = 0.0
         self.pump.step(wait=timeout != 0, timeout=timeout)
 
-    def _work(self, *, one: bool = False) -> bool:
+    def work(self, *, one: bool = False) -> bool:
         """Do everything there is to do; whether a handler ran or finished."""
         ran = False
         if self._finished_handlers:
-            ran = self._work_off()
-        if self._dispatch(one=one):
+            ran = self.work_off()
+        if self.dispatch(one=one):
             ran = True
         if self.pump.busy and self._serve_nested():
             ran = True
@@ -281,14 +282,15 @@ class ServerEngine:
                 ran = True
         return ran
 
-    def _work_off(self) -> bool:
+    def work_off(self) -> bool:
+        """Do what handlers left to do that have come to their end."""
         ran = False
         while self._finished_handlers:
             self._finished_handlers.popleft()()
             ran = True
         return ran
 
-    def _dispatch(self, *, one: bool = False) -> bool:
+    def dispatch(self, *, one: bool = False) -> bool:
         """Run what was read, or ``one`` message of it; whether a handler ran."""
         ready = self.pump.ready
         ran = False
@@ -337,6 +339,11 @@ class ServerEngine:
     def run_event(self, link: Link, event: str, *arguments: Any) -> bool:
         """Run the handler of a reserved event; whether there is one."""
         return self._runner.run_event(link, event, *arguments)
+
+    @property
+    def has_finished_handlers(self) -> bool:
+        """Whether handlers have come to their end, and something is left to do."""
+        return bool(self._finished_handlers)
 
     def finished(self, call: Callable[[], None]) -> None:
         """Have something done by whoever turns: a handler has come to its end."""
@@ -421,148 +428,20 @@ class ServerEngine:
 
     # --- ending ----------------------------------------------------------------
 
-    def disconnect(self, links: Iterable[Link], reason: str) -> None:
-        """End some clients: they leave the look-ups now, ``leave`` runs in a turn."""
-        self.lock.run(self._end_links, list(links), reason)
+    def close(self, linger: float = LINGER, **farewell: Unpack[Farewell]) -> None:
+        """End every client and the server; see ``Ending.close``."""
+        self.ending.close(linger, **farewell)
 
-    def _end_links(self, links: list[Link], reason: str) -> None:
-        for link in links:
-            self.end_link(link, Bye(1, reason), "kicked")
-
-    def hang_up(self, link: Link) -> None:
-        """End a client that said goodbye; like 1.1 with nothing but the end."""
-        self.gate.expel(link)
-        events = link.connection.feed_goodbye(
-            "the client said goodbye", time.monotonic()
-        )
-        link.end(events, discard=True)
-        self.settle(link)
-
-    def end_link(self, link: Link, bye: Bye, reason: str = "unknown") -> None:
-        """End a client that nobody finds from now on.
-
-        Args:
-            bye: What it is told.
-            reason: What it is told if it comes back all the same.
-        """
-        self.gate.expel(link, reason)
-        self.say_goodbye(link, bye.text, bye)
-
-    def say_goodbye(self, link: Link, reason: str, bye: Bye | None = None) -> None:
-        """End a client's connection from this side; under the lock."""
-        if link.is_dropped:
-            self.gate.end_session(link, "closed", reason)
-            return
-        events = link.connection.close(reason, time.monotonic(), bye)
-        link.end(events, discard=True)
-        self.settle(link)
-
-    def close(self, reason: str = "the server closed", linger: float = LINGER) -> None:
-        """End every client and the server; in at most ``linger`` seconds and a bit."""
-        if self.members.is_closed:
-            return
-        if self.pid != os.getpid():
-            self.lock.run(self._let_go)
-            return
-        self.lock.run(self._begin_close, reason, linger)
-        if self.turn.is_mine:
-            self.wake()  # from a signal handler, in its wait
-            return  # the turn around this handler finishes it
-        end = time.monotonic() + linger + 1.0
-        while not self.turn.try_run(self._finish):
-            self.wake()
-            if self._finished.wait(0.1):
-                return
-            if time.monotonic() >= end:
-                text = "%s closes when the handler in another thread returns"
-                _log.warning(text, self._name)
-                return
-
-    def begin_close(self) -> None:
-        """Say goodbye to all, for a loop that turns until ``is_ending``."""
-        self.lock.run(self._begin_close, "the server closed", LINGER)
-        self.pump.stop_accepting()
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether everybody has heard the goodbye, and every handler has finished."""
-        if not self.is_closing or self.pump.links:
-            return False
-        return self.tasks is None or not self.tasks.is_active
-
-    @property
-    def give_up_at(self) -> float:
-        """When to wait for that no longer, on the monotonic clock."""
-        return self._give_up
-
-    def _begin_close(self, reason: str, linger: float) -> None:
-        if self.is_closing:
-            return
-        self.is_closing = True
-        if self.tasks is not None:
-            self.tasks.cancel_soon()  # what ``leave`` starts from here on may finish
-        self._give_up = time.monotonic() + linger
-        # Each leaves the look-ups in its turn: a ``leave`` handler that tells the
-        # others finds them, though they hear no more.
-        for link in [*self.pump.links, *self.pump.dropped]:
-            self.say_goodbye(link, reason)
-
-    def _finish(self) -> None:
-        """Say goodbye to all, wait until they have heard it, let go of everything."""
-        if self.members.is_closed:
-            return
-        self.pump.stop_accepting()
-        self._dispatch_ends()
-        while not self.is_ending and (left := self._give_up - time.monotonic()) > 0:
-            self._step(True, left)
-            self._dispatch_ends()
-        if self.tasks is not None:
-            self.tasks.close()
-        self._free_busy()
-        self.pace.close()
-        self.workers.close()
-        self.pump.close()
-        self.members.is_closed = True
-        self._finished.set()
-        _log.info("closed: %s", self._name)
-
-    def _free_busy(self) -> None:
-        """Have those leave whose handlers still run: a worker cannot be ended."""
-        for link in self.members.everybody():
-            link.is_busy = False
-            if link.inbox and not link.is_ready:
-                link.is_ready = True
-                self.pump.ready.append(link)
-        self._dispatch_ends()
-
-    def _dispatch_ends(self) -> None:
-        while True:
-            try:
-                self._work_off()
-                self._dispatch()
-            except Exception:
-                # With errors="raise" a failing leave handler must not keep the port.
-                _log.exception("a handler failed while the server closed")
-            else:
-                return
+    def leave_well(self) -> None:
+        """Close after Ctrl-C; another one ends it at once."""
+        try:
+            self.ending.close(drain=DRAIN, reconnect=True)
+        except KeyboardInterrupt:
+            self.ending.abandon()
 
     def abandon(self) -> None:
         """Say goodbye without waiting: the interpreter or the object ends."""
-        if self.members.is_closed or self.pid != os.getpid():
-            return
-        self.lock.run(self._abandon)
-
-    def _abandon(self) -> None:
-        self._begin_close("the server's program ended", 0.0)
-        self.turn.try_run(self._let_go)
-
-    def _let_go(self) -> None:
-        if self.release is not None:
-            self.release()
-        self.members.is_closed = True
-        self._finished.set()
-        # After a fork the connections, and what watches them, are still the parent's.
-        self.pump.close(shared=self.pid != os.getpid())
+        self.ending.abandon()
 
 
 def _has_rest(link: Link, event: Event, *, one: bool) -> bool:

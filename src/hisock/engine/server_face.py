@@ -91,6 +91,10 @@ class ServerFace(Face):
         self._members = self._engine.members
         self._inquiry = Inquiry(self._engine)
 
+    def _close_after(self, error: BaseException | None) -> None:
+        """Clients of a program that fails shall come back to the next one."""
+        self._engine.close(reconnect=error is not None)
+
     def _listen(self, listener: socket.socket) -> None:
         """Serve a listening socket."""
         self.addr = _name_of(listener)

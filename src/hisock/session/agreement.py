@@ -5,8 +5,19 @@ Pure rules. No sockets, no clock, and no opinion on whether the proof is good en
 
 from __future__ import annotations
 
-__all__ = ("EARLY", "FirstFrame", "Trial", "hear_verdict", "make_welcome", "pack")
+__all__ = (
+    "CONFIRMATION",
+    "EARLY",
+    "FirstFrame",
+    "Trial",
+    "count_numbered",
+    "hear_verdict",
+    "make_welcome",
+    "pack",
+    "refused",
+)
 
+from collections.abc import Iterable
 from typing import Final
 
 from hisock.errors import Refused, RemoteProtocolError, Unauthorized
@@ -29,13 +40,19 @@ from hisock.wire.greeting import fields_of, welcome_of
 #: Bytes that a client may send before it is let in, and of the largest message then.
 EARLY: Final = 64 * 1024
 
-_CONFIRMATION: Final = (b"$COMPACT$",)
+#: With these a client goes over to the compact wire.
+CONFIRMATION: Final = (b"$COMPACT$",)
 #: What a client says on the classic wire that has no number.
 _NOT_NUMBERED: Final = frozenset(
     (b"$COMPACT$", b"$DH_NUMS$", b"$USRCLOSE$", b"$USRCLOSE$ ")
 )
-#: Ends of which the other side can tell later that they are over.
-_PASSING: Final = frozenset({18, 19, 20, 21, 16})
+#: Codes of goodbyes that say nothing of the client: it is to come back.
+_PASSING: Final = frozenset({16, 18, 19, 20, 21})
+
+
+def count_numbered(bodies: Iterable[bytes]) -> int:
+    """How many have a number of what a client says before it has read the welcome."""
+    return sum(body not in _NOT_NUMBERED for body in bodies)
 
 
 class FirstFrame:
@@ -130,7 +147,7 @@ class Trial:
         self._first = FirstFrame()
         largest = min(largest or EARLY, EARLY)
         self.decoder = classic.Decoder(header_len, largest, bare_tokens=True)
-        self.decoder.marks = _CONFIRMATION if expects_proof else None
+        self.decoder.marks = CONFIRMATION if expects_proof else None
         self.bodies: list[bytes] = []
         self.count = 0
         self.is_asked = self.is_judged = self.has_left = False
@@ -155,7 +172,7 @@ class Trial:
         if rest is None:
             return None
         mark = self.bodies.pop()
-        if mark != _CONFIRMATION[0] or not self.is_asked:
+        if mark != CONFIRMATION[0] or not self.is_asked:
             raise RemoteProtocolError("$COMPACT$ came before the welcome")
         self.speaks_compact = True
         return self._feed_first(rest) if rest else None
@@ -168,21 +185,17 @@ class Trial:
             )
         self.has_left = self.has_left or b"$USRCLOSE$" in bodies
         if self.expects_proof:
-            self.count += sum(body not in _NOT_NUMBERED for body in bodies)
+            self.count += count_numbered(bodies)
 
     def _feed_first(self, data: bytes) -> Presented | None:
         body = self._first.feed(data)
         if body is None:
             return None
-        match compact.decode_first(body):
-            case Auth(token):
-                return Presented(self.hello, token)
-            case Bye():
-                self.has_left = True
-                return None
-            case frame:
-                kind = type(frame).__name__
-                raise RemoteProtocolError(f"Auth is what comes first, not {kind}")
+        first = compact.decode_first(body, by_client=True)
+        if isinstance(first, Auth):
+            return Presented(self.hello, first.token)
+        self.has_left = True
+        return None
 
     def rest(self) -> bytes:
         """What came after the proof, undecoded; once."""
@@ -231,22 +244,18 @@ def hear_verdict(body: bytes) -> Welcome | Refusal | Bye:
     Raises:
         RemoteProtocolError: It is none of these.
     """
-    match compact.decode_first(body):
-        case PackedWelcome(fields):
-            return welcome_of(fields)
-        case Bye(code, text, retry_ms) as bye:
-            if code in _PASSING and retry_ms is not None:
-                return bye
-            word = BYE_WORDS.get(code, "refused")
-            return Refusal(word, text or word, retry_ms)
-        case frame:
-            kind = type(frame).__name__
-            raise RemoteProtocolError(f"a welcome is what comes first, not {kind}")
+    first = compact.decode_first(body, by_client=False)
+    if isinstance(first, PackedWelcome):
+        return welcome_of(first.fields)
+    assert isinstance(first, Bye)
+    if first.code in _PASSING and first.retry_ms is not None:
+        return first
+    word = BYE_WORDS.get(first.code, "refused")
+    return Refusal(word, first.text or word, first.retry_ms)
 
 
 def refused(refusal: Refusal) -> Refused:
     """A refusal as the error that a client ends with."""
-    text = f"refused: {refusal.text}"
     if refusal.code == "unauthorized":
-        return Unauthorized(text)
-    return Refused(text, refusal.code)
+        return Unauthorized(refusal.text)
+    return Refused(refusal.text, refusal.code)

@@ -9,6 +9,7 @@ __all__ = (
     "Lost",
     "Messages",
     "Opened",
+    "Presented",
     "Resumed",
 )
 
@@ -24,6 +25,21 @@ class Opened(Value, frozen=True):
     """The client said hello."""
 
     hello: Hello
+
+
+class Presented(Value, frozen=True):
+    """The client has shown what proves who it is; or has nothing to show.
+
+    Attributes:
+        hello: What it had said.
+        token: Its proof, for the program's check.
+    """
+
+    hello: Hello
+    token: str | None
+
+    def __repr__(self) -> str:
+        return f"Presented({self.hello.name!r})"  # never the token
 
 
 class Messages:
@@ -94,4 +110,4 @@ class Closed(Value, frozen=True):
     is_cut: bool = False
 
 
-Event: TypeAlias = Opened | Messages | Dropped | Resumed | Lost | Closed
+Event: TypeAlias = Opened | Presented | Messages | Dropped | Resumed | Lost | Closed

@@ -18,6 +18,8 @@ class State(Enum):
 
     #: The server waits for the client's hello.
     HELLO = "hello"
+    #: The client has said hello, and has to prove who it is.
+    ASKED = "asked"
     #: Messages go both ways.
     OPEN = "open"
     #: The goodbye is said; what still comes is thrown away until the end or 1 s.
@@ -30,6 +32,8 @@ class Input(Enum):
     """What can happen to a connection."""
 
     HELLO = "the hello is complete"
+    GUARD = "it is, and proof has to follow"
+    ADMIT = "the proof is good enough"
     VIOLATION = "bytes came that are not hisock's"
     EOF = "the other side sends no more"
     LOST = "the link broke"
@@ -37,17 +41,26 @@ class Input(Enum):
     CLOSE = "this side ends it"
 
 
-_H, _O, _G, _C = State.HELLO, State.OPEN, State.CLOSING, State.CLOSED
+_H, _A, _O = State.HELLO, State.ASKED, State.OPEN
+_G, _C = State.CLOSING, State.CLOSED
 
 TRANSITIONS: Mapping[State, Mapping[Input, State]] = MappingProxyType(
     {
         State.HELLO: {
             Input.HELLO: _O,
+            Input.GUARD: _A,
             # A stranger gets no answer: nothing to amplify, nothing to probe.
             Input.VIOLATION: _C,
             Input.EOF: _C,
             Input.LOST: _C,
             Input.EXPIRED: _C,
+            Input.CLOSE: _G,
+        },
+        State.ASKED: {
+            Input.ADMIT: _O,
+            Input.VIOLATION: _G,
+            Input.EOF: _G,
+            Input.LOST: _C,
             Input.CLOSE: _G,
         },
         State.OPEN: {

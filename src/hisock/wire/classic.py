@@ -200,6 +200,7 @@ class Decoder:
             sends for ``change_name(None)`` and ``change_group(None)``.
 
     Attributes:
+        largest: As above.
         marks: A body whose first word is one of these is the last before the other
             side may change the wire; ``None`` while none is expected.
     """
@@ -209,7 +210,7 @@ class Decoder:
         "_buffer",
         "_header_len",
         "_is_cut",
-        "_largest",
+        "largest",
         "marks",
     )
 
@@ -217,7 +218,7 @@ class Decoder:
         self, header_len: int, largest: int, *, bare_tokens: bool = False
     ) -> None:
         self._header_len = header_len
-        self._largest = largest
+        self.largest = largest
         self._bare_tokens = bare_tokens
         self._buffer = PieceBuffer()
         self._is_cut = False
@@ -245,7 +246,7 @@ class Decoder:
         marks = self.marks
         header_len = self._header_len
         known = _LENGTHS.get
-        largest = self._largest or sys.maxsize
+        largest = self.largest or sys.maxsize
         append = bodies.append
         size = len(whole)
         if known(whole[:header_len]) == size - header_len <= largest:
@@ -288,10 +289,10 @@ class Decoder:
         """Read a header that was not seen before."""
         self._check(head)
         length = int(head)
-        if 0 < self._largest < length:
+        if 0 < self.largest < length:
             raise RemoteProtocolError(
                 f"a message of {length} bytes was announced, "
-                f"the limit is {self._largest}"
+                f"the limit is {self.largest}"
             )
         if len(_LENGTHS) >= _REMEMBERED:
             _LENGTHS.clear()

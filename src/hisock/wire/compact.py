@@ -20,6 +20,7 @@ __all__ = (
     "Writer",
     "cut_frames",
     "decode",
+    "decode_first",
     "decode_from_client",
     "encode",
     "header",
@@ -39,7 +40,15 @@ from msgspec import Raw, msgpack
 
 from hisock.errors import MessageTooLarge, NotSendable, RemoteProtocolError
 from hisock.wire.buffer import Filling, PieceBuffer
-from hisock.wire.frames import LAST_NUMBERED, ClientFrame, PackedFrame
+from hisock.wire.frames import (
+    LAST_NUMBERED,
+    Auth,
+    Bye,
+    ClientFrame,
+    FirstFrame,
+    PackedFrame,
+    PackedWelcome,
+)
 from hisock.wire.payload import as_text, check_content, prefix_of
 
 #: Bytes of the length before each frame, the most significant first.
@@ -474,6 +483,21 @@ def decode_from_client(frame: bytes) -> ClientFrame:
         raise malformed(error) from error
 
 
+def decode_first(frame: bytes, *, by_client: bool) -> FirstFrame:
+    """As ``decode``, for what comes first where a client has to prove who it is.
+
+    Raises:
+        RemoteProtocolError: As ``decode``, and for everything else.
+    """
+    kinds: Any = Auth | Bye if by_client else PackedWelcome | Bye
+    try:
+        # Once a connection, so no decoder of it is kept.
+        first: FirstFrame = msgpack.decode(frame, type=kinds, ext_hook=_no_extension)
+    except MALFORMED as error:
+        raise malformed(error) from error
+    return first
+
+
 def malformed(error: Exception) -> RemoteProtocolError:
     """What to say of bytes that are no frame, or no MessagePack."""
     if isinstance(error, RecursionError):
@@ -481,7 +505,7 @@ def malformed(error: Exception) -> RemoteProtocolError:
     return RemoteProtocolError(f"a frame is broken: {error}")
 
 
-def encode(frame: PackedFrame) -> bytes:
+def encode(frame: PackedFrame | FirstFrame) -> bytes:
     """A short frame with its header."""
     body = _encode(frame)
     return header(len(body)) + body
