@@ -25,7 +25,9 @@ __all__ = (
     "utils",
     "AsyncClientInfo",
     "ClientInfo",
+    "Credentials",
     "Handlers",
+    "Identity",
     "Limits",
     "Message",
     "HiSockClient",
@@ -75,7 +77,15 @@ if TYPE_CHECKING:
         start_server,
         start_threaded_server,
     )
-    from hisock.types import AsyncClientInfo, ClientInfo, Handlers, Limits, Message
+    from hisock.types import (
+        AsyncClientInfo,
+        ClientInfo,
+        Credentials,
+        Handlers,
+        Identity,
+        Limits,
+        Message,
+    )
     from hisock.utils import (
         get_local_ip,
         input_client_config,
@@ -101,7 +111,9 @@ _HOMES = {
     "iptup_to_str": "utils",
     "AsyncClientInfo": "types",
     "ClientInfo": "types",
+    "Credentials": "types",
     "Handlers": "types",
+    "Identity": "types",
     "Limits": "types",
     "Message": "types",
 }

@@ -5,7 +5,8 @@
     HiSockError
     ├── ClientException                    1.1
     │   ├── ServerNotRunning               1.1, also ConnectionError
-    │   └── ClientDisconnected             1.1, also ConnectionError
+    │   ├── ClientDisconnected             1.1, also ConnectionError
+    │   └── NotSecure                      also ConnectionError
     ├── ServerException                    1.1
     │   ├── ServerClosed
     │   └── CannotListen                   also OSError
@@ -30,6 +31,7 @@
     │   └── RemoteError                    what the other side answered instead
     ├── HandlerError                       for ``on_error``: a handler raised
     │   ├── UnknownCommand                 for ``on_error``: no handler
+    │   ├── Forbidden                      for ``on_error``: no permission
     │   └── Undelivered                    for ``on_error``: a client is gone for good
     ├── SessionLost                        also ConnectionError
     ├── ConversionError                    also TypeError, ValueError
@@ -51,6 +53,7 @@ __all__ = (
     "ClientException",
     "ServerNotRunning",
     "ClientDisconnected",
+    "NotSecure",
     "ServerException",
     "ServerClosed",
     "CannotListen",
@@ -75,6 +78,7 @@ __all__ = (
     "RemoteError",
     "HandlerError",
     "UnknownCommand",
+    "Forbidden",
     "Undelivered",
     "SessionLost",
     "ConversionError",
@@ -118,6 +122,12 @@ class ClientDisconnected(ClientException, ConnectionError):
     """This client is no longer connected; the text says why (name of hisock 1.1)."""
 
     code = "disconnected"
+
+
+class NotSecure(ClientException, ConnectionError):
+    """The server cannot be trusted, or speaks no TLS; the text says what is wrong."""
+
+    code = "not_secure"
 
 
 class ServerException(HiSockError):
@@ -304,6 +314,17 @@ class UnknownCommand(HandlerError):
     code = "unknown_command"
 
 
+class Forbidden(HandlerError):
+    """For ``on_error``: a client sent what ``on(..., requires=)`` does not let it.
+
+    The message is dropped; who calls instead gets a ``RemoteError`` with that code.
+
+    .. versionadded:: 4.0
+    """
+
+    code = "forbidden"
+
+
 class Undelivered(HandlerError):
     """For ``on_error``: a client is gone for good before all sent to it had arrived.
 
@@ -378,9 +399,19 @@ class Overloaded(HiSockError):
 
 
 class Refused(HiSockError):
-    """The server does not do that for this client, or does not serve it at all."""
+    """The server does not do that for this client, or does not serve it at all.
+
+    A client's ``on_error`` gets one with the code ``rename_refused`` or
+    ``regroup_refused`` where the server leaves it the name or group it had.
+
+    Attributes:
+        client, command, where: For ``on_error``, as ``HandlerError``; empty.
+    """
 
     code = "refused"
+    client: Any = None
+    command: str = ""
+    where: str = ""
 
     def __init__(self, text: str = "", code: str = "refused") -> None:
         super().__init__(text)

@@ -421,7 +421,7 @@ class Identity(Struct, frozen=True):
     def __post_init__(self) -> None:
         """Refuse what cannot be meant; any collection of roles will do."""
         if isinstance(self.id, bool) or not isinstance(self.id, str | int):
-            raise InvalidOption(f"an identity's id is text or a number, not {self.id!r}")
+            raise InvalidOption(f"an id is text or a number, not {self.id!r:.40}")
         if self.name is not None and not isinstance(self.name, str):
             raise InvalidOption(f"an identity's name is text, not {self.name!r:.40}")
         roles: Any = self.roles

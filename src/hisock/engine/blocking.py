@@ -50,6 +50,7 @@ from hisock.wire.frames import Bye
 
 if TYPE_CHECKING:
     from hisock.engine.owner import Done
+    from hisock.engine.tls import ClientTls
 
 #: Seconds between two looks at a handler in a worker thread.
 _LOOK: Final = 0.01
@@ -72,10 +73,12 @@ class ClientEngine:
         waits: Whether a send may wait while the outbox is full.
         logs_errors: Whether a handler's exception is logged, for want of a caller.
         table: The handlers, and those that will be registered.
+        server_address: Where the user said the server is.
         targets: Where to find the server again, as ``dial.resolve`` tells.
         reconnect: Whether to come back after a cut.
         resume_window: Seconds that the session shall last then; 0 for no session.
         dead_after: Seconds of silence after which the server counts as gone.
+        tls: Encrypts every connection; ``None`` for plain ones.
         beats: Whether somebody reads all the time.
 
     Attributes:
@@ -98,9 +101,11 @@ class ClientEngine:
         logs_errors: bool,
         table: HandlerTable,
         targets: list[tuple[int, Any]],
+        server_address: Any,
         reconnect: bool,
         resume_window: float,
         dead_after: float,
+        tls: ClientTls | None = None,
         beats: bool,
     ) -> None:
         self.table = table
@@ -112,6 +117,7 @@ class ClientEngine:
         self.header_len = header_len
         self.own_address: Any = _own_address(sock)
         self.title = title
+        self.server_address = server_address
         self.link_waits = sock.getblocking()
         now = time.monotonic()
         self.keeper = Reconnector(
@@ -119,11 +125,13 @@ class ClientEngine:
             is_willing=reconnect,
             window=resume_window,
             dead_after=dead_after,
+            tls=tls,
             beats=beats,
         )
         self.keeper.name, self.keeper.group = name, group
         self.link = Link(sock, self.keeper.connection(now), Outbox(limits.outbox), None)
         self.link.keeper = self.keeper
+        self.link.secure = sock if tls is not None else None  # type: ignore[assignment]
         largest = limits.message
         self.classic_writer = classic.Writer(header_len, largest, by_client=True)
         self.link.writer = self.classic_writer

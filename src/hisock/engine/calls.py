@@ -26,6 +26,7 @@ from hisock.errors import (
     RemoteProtocolError,
 )
 from hisock.handlers.dispatch import Call, NoHandler, resolve, unknown_command
+from hisock.handlers.permission import is_permitted
 from hisock.handlers.table import HandlerEntry, HandlerTable
 from hisock.session.events import Messages
 from hisock.session.requests import Answering
@@ -211,6 +212,8 @@ class Runner:
         answering: Answering | None = None,
     ) -> bool:
         """Begin a handler; its message counts as seen, whatever it comes to."""
+        if not (entry.is_free or self._may(link, entry, answering)):
+            return False
         if not self._table.is_watched:
             self.start(link, entry, call, answering)
             return True
@@ -219,6 +222,25 @@ class Runner:
         finally:
             self._after(link, partial(self._owner.seen, link, whole))
         return True
+
+    def _may(
+        self, link: Link, entry: HandlerEntry, answering: Answering | None
+    ) -> bool:
+        """Whether the client may have it run; if not, that is said."""
+        failure: Exception | None = None
+        try:
+            if is_permitted(entry.options.requires, link.info):
+                return True
+        except Exception as error:
+            failure = error
+        if answering is not None:
+            text = f"you may not {entry.command!r:.64}"
+            self._fail(link, answering, CommandError("forbidden", text))
+        if failure is not None:
+            self._owner.failed(link, entry, failure)
+        elif answering is None:
+            self._owner.forbidden(link, entry)
+        return False
 
     def _run_frame(self, link: Link, frame: PackedFrame, client: Any) -> bool:
         match frame:

@@ -6,13 +6,14 @@ __all__ = ("ClientFace", "ClientOptions", "read_answer", "spell_client")
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from hisock.engine.blocking import ClientEngine
 from hisock.engine.dial import (
     DEAD_AFTER,
     dial,
     parse_address,
+    secured,
     spell_address,
     targets_of,
 )
@@ -32,6 +33,11 @@ from hisock.wire.classic import check_header_len
 from hisock.wire.frames import ClientAnswer, Regroup, Rename
 from hisock.wire.payload import check_name
 
+if TYPE_CHECKING:
+    import ssl
+
+    from hisock.engine.tls import ClientTls
+
 _ROSTER_EVENTS = ("client_connect", "client_disconnect")
 
 
@@ -43,6 +49,7 @@ class ClientOptions(TypedDict, total=False):
     reconnect: bool
     resume_window: float
     dead_after: float
+    tls: ssl.SSLContext | dict[str, Any] | str | bool | None
 
 
 class ClientFace(Face):
@@ -83,6 +90,7 @@ class ClientFace(Face):
         reconnect: bool = True,
         resume_window: float = 30.0,
         dead_after: float = DEAD_AFTER,
+        tls: ssl.SSLContext | dict[str, Any] | str | bool | None = None,
     ) -> None:
         """Look at the arguments; nothing of it does I/O."""
         limits = check_limits(limits)
@@ -93,6 +101,7 @@ class ClientFace(Face):
         if isinstance(wait, bool) or not isinstance(wait, int | float) or not wait >= 0:
             raise InvalidOption(f"wait is 0 or more seconds, not {wait!r:.40}")
         check_times(resume_window, dead_after)
+        self._tls = None if tls is None else self._read_tls(tls)
         self._reconnect = bool(reconnect)
         self._resume_window = resume_window
         self._dead_after = dead_after
@@ -103,10 +112,18 @@ class ClientFace(Face):
         self._known = set()
         self._table = HandlerTable(on_server=False, is_async=self._is_async)
 
+    def _read_tls(self, tls: object) -> ClientTls | None:
+        from hisock.engine.tls import client_context  # ssl: 15 ms
+
+        return client_context(tls, "" if isinstance(self.addr, str) else self.addr[0])
+
     def _connect(self) -> None:
         waits = bool(DONT_WAIT) and not self._is_async
-        sock = dial(self.addr, waits=waits, patience=self._wait)
+        after = self._dead_after
+        sock: Any = dial(self.addr, waits=waits, patience=self._wait, dead_after=after)
         try:
+            if self._tls is not None:
+                sock = secured(sock, self._tls, self.addr)
             self._engine = ClientEngine(
                 sock,
                 self.name,
@@ -119,9 +136,11 @@ class ClientFace(Face):
                 logs_errors=self._logs_errors,
                 table=self._table,
                 targets=targets_of(self.addr),
+                server_address=self.addr,
                 reconnect=self._reconnect,
                 resume_window=self._resume_window,
                 dead_after=self._dead_after,
+                tls=self._tls,
                 beats=self._beats,
             )
         except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = (
     "DEAD_AFTER",
     "dial",
+    "secured",
     "forget_path",
     "listen_at",
     "parse_address",
@@ -18,16 +19,20 @@ import errno
 import os
 import socket
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hisock.errors import (
     AddressInUse,
     CannotListen,
     InvalidAddress,
+    NotSecure,
     PrivilegedPort,
     ServerNotRunning,
 )
 from hisock.types import Address
+
+if TYPE_CHECKING:
+    from hisock.engine.tls import ClientTls, SecureSocket
 
 #: Seconds a first connection may take before nobody is said to be there.
 CONNECT_TIMEOUT: Final = 10.0
@@ -224,13 +229,17 @@ def targets_of(address: Address | str) -> list[tuple[int, Any]]:
 
 
 def dial(
-    address: Address | str, *, waits: bool = False, patience: float = 0.0
+    address: Address | str,
+    *,
+    waits: bool = False,
+    patience: float = 0.0,
+    dead_after: float = DEAD_AFTER,
 ) -> socket.socket:
     """A socket connected to a server.
 
     Args:
         address: Where it listens.
-        waits: As ``tune``.
+        waits, dead_after: As ``tune``.
         patience: Seconds to keep trying while nobody answers.
 
     Raises:
@@ -240,7 +249,10 @@ def dial(
     end = time.monotonic() + patience
     while True:
         try:
-            return _dial_once(address, waits)
+            sock = _dial_once(address, waits)
+            with contextlib.suppress(OSError):  # gone again: the first read tells
+                tune(sock, waits=waits, dead_after=dead_after)
+            return sock
         except ServerNotRunning:
             left = end - time.monotonic()
             if left <= 0:
@@ -293,6 +305,22 @@ def _not_running(where: str, error: OSError) -> ServerNotRunning:
     mapped = ServerNotRunning(text)
     mapped.errno = error.errno
     return mapped
+
+
+def secured(sock: socket.socket, tls: ClientTls, address: Any) -> SecureSocket:
+    """A connection that encrypts, its handshake done.
+
+    Raises:
+        NotSecure: The server cannot be trusted, or speaks no TLS.
+        CertificateChanged: It is not the one that was pinned.
+    """
+    secure = tls.wrap(sock, address)
+    try:
+        secure.handshake(CONNECT_TIMEOUT)
+    except OSError as error:
+        where = spell_address(address)
+        raise NotSecure(f"no secure connection to {where}: {error}") from error
+    return secure
 
 
 def tune(

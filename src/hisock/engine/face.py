@@ -117,6 +117,7 @@ class Face:
         threaded: bool = False,
         override: bool = False,
         concurrency: int = 1,
+        requires: str | Callable[[Any], object] | None = None,
     ) -> Callable[[Handler], Handler]:
         """Register the decorated function for a command, or for a reserved event.
 
@@ -130,6 +131,11 @@ class Face:
                 a second handler for one command is warned of.
             concurrency: How many messages of one client it may work on at a time,
                 where it is ``async def`` or threaded.
+            requires: On a server: the role that a client needs (see ``authenticate``),
+                or a plain function that gets the client and tells whether it may.
+                Where it may not, its message is dropped and ``on_error`` told
+                (``Forbidden``); a call or stream gets a ``RemoteError`` with the code
+                ``forbidden``.
 
         Returns:
             A decorator that returns the function as it is.
@@ -148,7 +154,12 @@ class Face:
                 f'@{self._side}.on needs a command: write @{self._side}.on("name")'
             )
         prefix_of(command)
-        options = Options(threaded=threaded, override=override, concurrency=concurrency)
+        options = Options(
+            threaded=threaded,
+            override=override,
+            concurrency=concurrency,
+            requires=requires,
+        )
 
         def register(function: Handler) -> Handler:
             before = self._register(command, function, options)
@@ -245,7 +256,9 @@ class Face:
         if not isinstance(handlers, Handlers):
             raise InvalidOption(f"use() takes Handlers(), not {handlers!r:.40}")
         for verb, arguments, options, function in handlers._registered:
-            decorate = getattr(self, verb)
+            decorate = getattr(self, verb, None)
+            if decorate is None:
+                raise InvalidOption(f"a {self._side} has no {verb}, as these handlers")
             if arguments or options:
                 decorate = decorate(*arguments, **options)
             decorate(function)

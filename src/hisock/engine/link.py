@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hisock.handlers.table import HandlerEntry
 from hisock.hub.outbox import Outbox, Plain
@@ -23,6 +23,9 @@ from hisock.session.states import State
 from hisock.types import ClientInfo, Limits
 from hisock.wire.compact import Encoded, encode
 from hisock.wire.frames import Bye, Refusal, Welcome
+
+if TYPE_CHECKING:
+    from hisock.engine.tls import SecureSocket
 
 #: Bytes of one read: large enough to share the cost of a turn among hundreds of small
 #: messages, small enough that the allocator does not ask the system for it.
@@ -54,6 +57,7 @@ class Link:
     """One peer: its socket, its conversation, what waits in both directions.
 
     Attributes:
+        secure: The same socket, where it encrypts.
         sock: The socket; closed by ``drop``, or by a user who got hold of it.
         fd: Its descriptor, also when it is closed.
         connection: What has been agreed with the peer.
@@ -99,6 +103,7 @@ class Link:
         "look_at",
         "outbox",
         "replay",
+        "secure",
         "sock",
         "timer",
         "todo",
@@ -128,6 +133,7 @@ class Link:
         self.todo: list[Callable[[], object]] = []
         self._running: dict[HandlerEntry, int] | None = None
         self.is_dropped = False
+        self.secure: SecureSocket | None = None
         self.replay: Replay | None = None
         self.look_at = 0
         self.ends_at: float | None = None
@@ -161,7 +167,14 @@ class Link:
     @property
     def wants_writing(self) -> bool:
         """Whether the socket has to be watched for room."""
-        return self.outbox.size > 0 and not (self.is_over or self.is_dropped)
+        if self.is_over or self.is_dropped:
+            return False
+        return self.outbox.size > 0 or (self.secure is not None and self.is_encrypting)
+
+    @property
+    def is_encrypting(self) -> bool:
+        """Whether encrypted bytes wait for room."""
+        return self.secure is not None and self.secure.pending > 0
 
     @property
     def wants_reading(self) -> bool:
@@ -176,7 +189,7 @@ class Link:
     @property
     def is_behind(self) -> bool:
         """Whether something waits to be written, or a lot to be acknowledged."""
-        return self.outbox.size > 0 or self.is_unheard
+        return self.outbox.size > 0 or self.is_unheard or self.is_encrypting
 
     def is_overfed(self, limits: Limits) -> bool:
         """Whether as much waits for its handlers as may; more where this side awaits an
@@ -250,6 +263,13 @@ class Link:
         else:
             self.take(data)
         self.is_torn = False
+        if self.secure is not None:
+            self._read_on(self.secure)
+
+    def _read_on(self, secure: SecureSocket) -> None:
+        """Read what is decrypted already: no poller tells of that."""
+        if secure.has_plaintext and not (self._eof or self.is_over):
+            self.read()
 
     def take(self, data: bytes | int) -> None:
         """Put what was read, or how much, into the inbox; nothing is the end."""
@@ -317,7 +337,7 @@ class Link:
 
     def adopt(self, newcomer: Link) -> None:
         """Go on with the socket on which the peer came back."""
-        self.sock, self.fd = newcomer.sock, newcomer.fd
+        self.sock, self.fd, self.secure = newcomer.sock, newcomer.fd, newcomer.secure
         self.address = newcomer.address
         self.connection = newcomer.connection
         self.watched = newcomer.watched
@@ -455,6 +475,8 @@ class Link:
         if self.is_torn:
             self._tear()
             return
+        if self.secure is not None and not self._flush_encrypted(self.secure):
+            return
         outbox = self.outbox
         while outbox.size:
             self.is_torn = True
@@ -472,6 +494,13 @@ class Link:
             self.is_torn = False
             if sent < len(head):
                 return
+
+    def _flush_encrypted(self, secure: SecureSocket) -> bool:
+        try:
+            return secure.flush()
+        except OSError as error:
+            self.lose(error)
+            return False
 
     def settle(self) -> None:
         """Take the next step of an ending, if there is one."""

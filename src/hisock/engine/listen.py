@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.dial import forget_path, tune
 from hisock.engine.drive import CAPACITY, Drive
@@ -27,6 +27,9 @@ from hisock.session.connection import Connection
 from hisock.session.resume import ACK_DELAY
 from hisock.session.states import State
 from hisock.types import Limits
+
+if TYPE_CHECKING:
+    from hisock.engine.tls import ServerTls
 
 #: Connections taken in one go, so that a storm of them does not starve the others.
 _ACCEPT_AT_ONCE: Final = 64
@@ -48,6 +51,7 @@ class Pump:
         compact: Whether our own wire is spoken.
         dead_after: Seconds of silence after which a client that is never silent counts
             as gone.
+        tls: Encrypts every connection; ``None`` for plain ones.
 
     Attributes:
         end_session: Told of a dropped link whose session ends now, and why; set by the
@@ -64,7 +68,9 @@ class Pump:
         *,
         compact: bool = True,
         dead_after: float = 0.0,
+        tls: ServerTls | None = None,
     ) -> None:
+        self._tls = tls
         self._dead_after = dead_after
         #: Links that owe an acknowledgement, and when it is due.
         self._owing: dict[Link, None] = {}
@@ -241,7 +247,13 @@ class Pump:
         connection = Connection(
             limits, now, offers_compact=self._compact, dead_after=self._dead_after
         )
-        link = Link(sock, connection, Outbox(limits.outbox), address)
+        outbox = Outbox(limits.outbox)
+        if self._tls is None:
+            link = Link(sock, connection, outbox, address)
+        else:
+            secure = self._tls.wrap(sock, now)
+            link = Link(secure, connection, outbox, address)  # type: ignore[arg-type]
+            link.secure = secure
         self.links[link] = None
         self._unfinished[link] = None
         self._hosts[host] = used + 1
@@ -271,7 +283,7 @@ class Pump:
                     if self._ack_at is None:
                         self._arm_acks()
                 is_usual = link.has_joined and link.connection.is_open
-                if not is_usual or link.outbox.size or link.is_busy:
+                if not is_usual or link.outbox.size or link.is_busy or link.secure:
                     if link in self.links:
                         self._attend(link)
                 elif not link.is_ready and link.inbox:

@@ -36,6 +36,9 @@ class Owner(Protocol):
     def failed(self, link: Link, entry: HandlerEntry, error: Exception) -> None:
         """A handler raised, or its message could not be converted."""
 
+    def forbidden(self, link: Link, entry: HandlerEntry) -> None:
+        """A message came whose sender may not have it handled."""
+
     def broken(self, link: Link, error: RemoteProtocolError) -> None:
         """The peer sent bytes that are none of hisock's."""
 

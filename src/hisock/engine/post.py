@@ -98,6 +98,7 @@ class Post:
                     or lock.is_busy
                     or link.is_torn
                     or link.is_dropped
+                    or link.secure
                 )
                 and (
                     current is None
@@ -130,7 +131,7 @@ class Post:
             lock.run(self._behind, link)
         if lock.postponed:
             lock.catch_up()
-        return link.outbox.size > 0 or link.is_unheard
+        return link.is_behind
 
     def write(self, link: Link, frame: Written) -> None:
         """As ``send``, under the lock; one whose end has begun hears no more, and that
@@ -186,7 +187,7 @@ class Post:
     def write_now(self, link: Link, frame: Written) -> None:
         """As ``write``, but not collected: somebody waits for the answer."""
         link.send(frame)
-        if link.outbox.size or not link.connection.is_open or link.is_unheard:
+        if link.is_behind or not link.connection.is_open:
             self._behind(link)
 
     def _collect(self, link: Link, frame: bytes) -> None:
@@ -216,7 +217,7 @@ class Post:
 
     def _flush_link(self, link: Link) -> None:
         link.flush()
-        if link.outbox.size or not link.connection.is_open or link.is_unheard:
+        if link.is_behind or not link.connection.is_open:
             self._behind(link)
 
 

@@ -29,6 +29,7 @@ from hisock.wire.frames import PROTO, Hello, Probe, Refusal, Welcome
 
 if TYPE_CHECKING:
     from hisock.engine.blocking import ClientEngine
+    from hisock.engine.tls import ClientTls, SecureSocket
 
 #: Seconds that one try may take until the connection stands.
 _CONNECT: Final = 10.0
@@ -52,6 +53,7 @@ class Reconnector:
         window: Seconds that the session shall last after a cut; 0 for no session.
         dead_after: Seconds of silence after which the server counts as gone.
         beats: Whether this client is read all the time.
+        tls: Encrypts every connection; ``None`` for plain ones.
 
     Attributes:
         is_willing: As above; false once the program has closed the client.
@@ -70,8 +72,10 @@ class Reconnector:
         "_give_up_at",
         "_next_target",
         "_reason",
+        "_secure",
         "_session",
         "_targets",
+        "_tls",
         "_token",
         "_was_welcome",
         "_window",
@@ -91,6 +95,7 @@ class Reconnector:
         window: float,
         dead_after: float,
         beats: bool,
+        tls: ClientTls | None = None,
     ) -> None:
         self._engine = engine
         self._targets = targets
@@ -99,10 +104,12 @@ class Reconnector:
         self._window = window if is_willing else 0.0
         self._dead_after = dead_after
         self._beats = beats
+        self._tls = tls
         self._backoff = Backoff(random.random)
         self._due: float | None = None
         self._give_up_at = 0.0
         self.trying: socket.socket | None = None
+        self._secure: SecureSocket | None = None
         self.awaits = False
         self._was_welcome = False
         self._reason = ""
@@ -290,8 +297,11 @@ class Reconnector:
             result = sock.connect_ex(address)
         except OSError as error:
             result = error.errno or errno.EINVAL
-        if result == 0:
+        if result == 0 and self._tls is None:
             self._stand(link, sock, now)
+        elif result == 0:
+            self.trying, self._give_up_at = sock, now + _CONNECT
+            self._begin_shaking(link, sock, now)
         elif result in _BEGUN and family != getattr(socket, "AF_UNIX", None):
             self.trying = sock
             self._give_up_at = now + _CONNECT
@@ -300,32 +310,69 @@ class Reconnector:
 
     def _look(self, link: Link, sock: socket.socket, now: float) -> None:
         """See what became of a try."""
-        if not is_ready(sock, 0.0):
+        if not (self.secures or is_ready(sock, 0.0)):
             if now >= self._give_up_at:
                 self._drop_try()
             return
-        self.trying = None
-        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            sock.close()
+        if self.secures:
+            self._shake(link, sock, now)
+        elif sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._drop_try()
+        elif self._tls is not None:
+            self._begin_shaking(link, sock, now)
         else:
+            self.trying = None
             self._stand(link, sock, now)
+
+    @property
+    def secures(self) -> bool:
+        """Whether a handshake of TLS is under way: something to read is waited for."""
+        return self._secure is not None
+
+    def _begin_shaking(self, link: Link, sock: socket.socket, now: float) -> None:
+        assert self._tls is not None
+        tune(sock, dead_after=self._dead_after)
+        self._secure = self._tls.wrap(sock, self._engine.server_address)
+        self._shake(link, sock, now)
+
+    def _shake(self, link: Link, sock: socket.socket, now: float) -> None:
+        """Go on with the handshake of TLS, as far as it goes without waiting."""
+        secure = self._secure
+        assert secure is not None
+        try:
+            is_done = secure.advance() and secure.flush()
+        except OSError as broken:
+            self._drop_try()
+            error = getattr(broken, "error", None)
+            if error is not None:  # the server is another: not to be trusted
+                self._engine.end(str(broken), error)
+            return
+        if is_done:
+            self.trying = self._secure = None
+            self._stand(link, secure, now)
+        elif now >= self._give_up_at:
+            self._drop_try()
 
     def _drop_try(self) -> None:
         if self.trying is not None:
             self.trying.close()
-            self.trying = None
+            self.trying = self._secure = None
 
-    def _stand(self, link: Link, sock: socket.socket, now: float) -> None:
+    def _stand(
+        self, link: Link, sock: socket.socket | SecureSocket, now: float
+    ) -> None:
         """The connection stands: say who we are, and wait for the answer."""
         try:
-            waits = self._engine.link_waits
-            tune(sock, waits=waits and bool(DONT_WAIT), dead_after=self._dead_after)
+            if isinstance(sock, socket.socket):
+                tune(sock, dead_after=self._dead_after)
+            sock.setblocking(self._engine.link_waits and bool(DONT_WAIT))
         except OSError:  # reset already
             sock.close()
             return
         requests = link.connection.requests
         link.sock.close()
-        link.sock, link.fd = sock, sock.fileno()
+        link.sock, link.fd = sock, sock.fileno()  # type: ignore[assignment]
+        link.secure = None if isinstance(sock, socket.socket) else sock
         link.connection = self.connection(now)
         link.connection.requests = requests
         self._engine.moved()
@@ -348,12 +395,14 @@ class Reconnector:
         self._drop_try()
 
 
-def is_ready(sock: socket.socket, timeout: float) -> bool:
+def is_ready(sock: socket.socket, timeout: float, *, reading: bool = False) -> bool:
     """Whether a connect has come to something; waits at most ``timeout`` seconds."""
     make: Callable[[], Any] | None = getattr(select, "poll", None)
     if make is None:
         # Windows tells a failed connect in the third list.
-        return any(select.select([], [sock], [sock], timeout))
+        readers = [sock] if reading else []
+        writers = [] if reading else [sock]
+        return any(select.select(readers, writers, [sock], timeout))
     poller = make()
-    poller.register(sock, select.POLLOUT)
+    poller.register(sock, select.POLLIN if reading else select.POLLOUT)
     return bool(poller.poll(timeout * 1000))

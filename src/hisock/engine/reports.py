@@ -11,7 +11,15 @@ from typing import Any
 from hisock.engine.calls import explain_conversion
 from hisock.engine.inbox import Mail
 from hisock.engine.repeats import Repeats
-from hisock.errors import ConversionError, HandlerError, Undelivered, UnknownCommand
+from hisock.errors import (
+    ConversionError,
+    Forbidden,
+    HandlerError,
+    HiSockError,
+    Refused,
+    Undelivered,
+    UnknownCommand,
+)
 from hisock.handlers.dispatch import unknown_command
 from hisock.handlers.table import HandlerEntry, HandlerTable
 from hisock.types import Message
@@ -93,6 +101,40 @@ class Reports:
             text = "%s: %s dropped %d messages while it could not send them (%d)"
             self._log.info(text, self._name, dict(client), number, count)
 
+    def forbidden(self, client: Any, entry: HandlerEntry) -> None:
+        """A client may not have its message handled, which is dropped."""
+        where = entry.signature.where
+        text = (
+            f"{self._name}: {dict(client)} may not {entry.command!r:.64}; its message "
+            "was dropped"
+        )
+        if self._table.on_error is not None:
+            self._tell(Forbidden(text, client, entry.command, where), None)
+        elif count := self._repeats.due(("forbidden", entry.command)):
+            self._log.warning("%s (%d)", text, count)
+
+    def check_failed(self, check: Callable[..., Any], error: Exception) -> None:
+        """An ``authenticate`` check raised, or did not say yes or no.
+
+        What it raised may well have the client's token in its text: the log gets no
+        more of it than what it was and where.
+        """
+        where = str(error)  # of ours, if nobody has raised it
+        if error.__traceback__ is not None and not isinstance(error, HiSockError):
+            where = f"{type(error).__name__} at {_last_line(error)}"
+        text = f"{self._name}: the check {_name_of(check)} failed: {where}"
+        if self._table.on_error is not None:
+            self._tell(HandlerError(text, None, "", _name_of(check)), error)
+        elif count := self._repeats.due(where):
+            self._log.error("%s (%d)", text, count)
+
+    def refused(self, error: Refused) -> None:
+        """The server left us the name or group we had."""
+        if self._table.on_error is not None:
+            self._tell(error, None)
+        elif count := self._repeats.due(error.code):
+            self._log.warning("%s: %s (%d)", self._name, error, count)
+
     def undelivered(self, client: Any, sent: Sequence[Message]) -> None:
         """A client is gone for good before all that was sent to it had arrived."""
         text = (
@@ -104,7 +146,7 @@ class Reports:
         elif count := self._repeats.due("undelivered"):
             self._log.warning("%s (%d)", text, count)
 
-    def _tell(self, report: HandlerError, error: Exception | None) -> None:
+    def _tell(self, report: HandlerError | Refused, error: Exception | None) -> None:
         report.__cause__ = error
         function = self._table.on_error
         assert function is not None
@@ -112,3 +154,18 @@ class Reports:
             function(report)
         except Exception:
             self._log.exception("on_error itself failed, told of: %s", report)
+
+
+def _last_line(error: Exception) -> str:
+    """Where an exception comes from: file and line."""
+    trace = error.__traceback__
+    if trace is None:
+        return "an unknown place"
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    path = trace.tb_frame.f_code.co_filename.replace("\\", "/")
+    return f"{path.rpartition('/')[2]}:{trace.tb_lineno}"
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", repr(function)[:80])

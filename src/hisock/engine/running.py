@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hisock.engine.link import Link
 from hisock.engine.streams import Producer
+from hisock.handlers.table import HandlerEntry
 from hisock.session.requests import Answering
 from hisock.session.resume import Written
 from hisock.wire.frames import Request
@@ -35,6 +36,10 @@ class Running:
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self.expired = 0
+
+    def forbidden(self, link: Link, entry: HandlerEntry) -> None:
+        """Report a message whose sender may not have it handled."""
+        self._engine.reports.forbidden(link.info, entry)
 
     def send(self, link: Link, frame: Written) -> None:
         """Send frames to the peer."""

@@ -39,6 +39,7 @@ from hisock.types import Limits
 
 if TYPE_CHECKING:
     from hisock.engine.owner import Done
+    from hisock.engine.tls import ServerTls
 
 #: Seconds that a server which is stopped waits for what was accepted.
 DRAIN: Final = 10.0
@@ -62,6 +63,7 @@ class ServerEngine:
         wires: The wires that are spoken, ``"classic"`` and ``"compact"``.
         resume_window: Seconds that a session is kept after a cut.
         dead_after: Seconds of silence after which a peer counts as gone.
+        tls: Encrypts every connection; ``None`` for plain ones.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class ServerEngine:
         wires: frozenset[str],
         resume_window: float,
         dead_after: float,
+        tls: ServerTls | None = None,
     ) -> None:
         self.table = HandlerTable(on_server=True)
         self.limits = limits
@@ -86,6 +89,7 @@ class ServerEngine:
             *(listener, limits, self.lock),
             compact="compact" in wires,
             dead_after=dead_after,
+            tls=tls,
         )
         self.outgoing = Post(self.lock, self.turn, self.pump.ready, self.settle)
         self.members = Members(

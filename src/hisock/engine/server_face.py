@@ -8,7 +8,7 @@ import socket
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from itertools import count
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from hisock.engine.delivery import WhenSlow, wish_of
 from hisock.engine.dial import DEAD_AFTER, listen_at, parse_address, spell_address
@@ -23,13 +23,18 @@ from hisock.wire.classic import check_header_len
 from hisock.wire.frames import Hello
 from hisock.wire.payload import check_name
 
+if TYPE_CHECKING:
+    import ssl
+
+    from hisock.engine.tls import ServerTls
+
 _WIRES = frozenset({"classic", "compact"})
 
 
 class ServerOptions(TypedDict, total=False):
     """The keyword options of every way to make a server."""
 
-    tls: dict[str, Any] | str | None
+    tls: ssl.SSLContext | dict[str, Any] | str | None
     limits: Limits | None
     errors: Literal["log", "raise"]
     roster: bool
@@ -52,7 +57,7 @@ class ServerFace(Face):
         blocking: bool = True,
         max_connections: int = 0,
         header_len: int = 16,
-        tls: dict[str, Any] | str | None = None,
+        tls: ssl.SSLContext | dict[str, Any] | str | None = None,
         *,
         limits: Limits | None = None,
         errors: Literal["log", "raise"] = "log",
@@ -64,7 +69,8 @@ class ServerFace(Face):
         check_times(resume_window, dead_after)
         self._address = None if addr is None else parse_address(addr)
         self.header_len = check_header_len(header_len)
-        _check_options(max_connections, tls, errors)
+        _check_options(max_connections, errors)
+        self._tls = None if tls is None else _read_tls(tls)
         limits = check_limits(limits)
         chosen = _check_wires(wires)
         self.addr = self._address
@@ -85,6 +91,7 @@ class ServerFace(Face):
             wires=chosen,
             resume_window=resume_window,
             dead_after=dead_after,
+            tls=self._tls,
         )
         self._engine.gate.describe = _describer(self)
         self._table = self._engine.table
@@ -187,6 +194,15 @@ class ServerFace(Face):
         if check_name(name, self._engine.limits.name) is None:
             raise InvalidOption("group() needs the name of a group, not None")
         return self._groups.setdefault(name, Group(self, name))
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The fingerprint of the certificate that ``tls=`` names, or that was made:
+        what clients pin; ``None`` without.
+
+        .. versionadded:: 4.0
+        """
+        return None if self._tls is None else self._tls.fingerprint
 
     def get_addr(self) -> Any:
         """The address the server really listens at."""
@@ -338,19 +354,19 @@ def _describer(face: ServerFace) -> Callable[[Link, Hello], ClientInfo]:
     return describe
 
 
-def _check_options(max_connections: object, tls: object, errors: object) -> None:
+def _read_tls(tls: object) -> ServerTls:
+    from hisock.engine.tls import server_context  # ssl: 15 ms
+
+    return server_context(tls)
+
+
+def _check_options(max_connections: object, errors: object) -> None:
     if isinstance(max_connections, bool) or not isinstance(max_connections, int):
         raise InvalidOption(f"max_connections is a number, not {max_connections!r}")
     if max_connections < 0:
         raise InvalidOption(f"max_connections is 0 or more, not {max_connections}")
     if errors not in ("log", "raise"):
         raise InvalidOption(f'errors is "log" or "raise", not {errors!r}')
-    if tls is not None:
-        raise InvalidOption(
-            f"tls={tls!r} would not encrypt anything: hisock 1.1 never did, and this "
-            "version does not yet. Leave it out, and let a VPN or an SSH tunnel carry "
-            "what must stay secret"
-        )
 
 
 def _check_wires(wires: object) -> frozenset[str]:

@@ -170,7 +170,7 @@ class SharedPump:
                 (timeout is None or timeout >= self._patience)
                 and DONT_WAIT
                 and self._bell is None
-                and not (link.outbox.size or link.is_dropped)
+                and not (link.outbox.size or link.is_dropped or link.is_encrypting)
             ):
                 session = link.connection.session
                 if (
@@ -227,7 +227,7 @@ class SharedPump:
             left = self._keeper.patience(time.monotonic())
             longest = longest if left is None else min(left, longest)
         part = longest if timeout is None else min(timeout, longest)
-        writing = link.outbox.size > 0 and not link.is_dropped
+        writing = link.wants_writing
         if self._waiter.wait(part, writing):
             return True
         self._lock.run(self._tick, part)
@@ -277,7 +277,7 @@ class SharedPump:
         if timeout is not None:
             part = min(part, timeout)
         if keeper.trying is not None:
-            is_ready(keeper.trying, part)
+            is_ready(keeper.trying, part, reading=keeper.secures)
         elif part > 0:
             seen = self.news
             with self._changed:
@@ -294,8 +294,10 @@ class SharedPump:
         self._quiet_since = 0.0
         if self._received:
             link.take(self._received.pop())
+            if link.secure is not None and link.secure.has_plaintext:
+                link.read()
         else:
-            if link.outbox.size:
+            if link.wants_writing:
                 link.flush()
             link.read()
         if not link.connection.is_open:

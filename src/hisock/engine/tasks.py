@@ -121,6 +121,14 @@ class Tasks:
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, done))
 
+    async def within(self, seconds: float, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """What a coroutine returns, if it does so in time.
+
+        Raises:
+            TimeoutError: It does not, and is cancelled.
+        """
+        return await asyncio.wait_for(coroutine, seconds)
+
     def _ended(self, done: Done, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if task.cancelled():

@@ -131,6 +131,7 @@ class SecureSocket:
         self.getsockname = sock.getsockname
         self.setsockopt = sock.setsockopt
         self.setblocking = sock.setblocking
+        self.getblocking = sock.getblocking
         # It writes nothing: after a fork another process may go on with this
         # connection, and one record of ours would break it.
         self.close = sock.close

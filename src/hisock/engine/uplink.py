@@ -311,7 +311,7 @@ class Uplink:
         link = self._link
         if link.is_unheard:
             self._look()
-        if link.outbox.size and not link.is_dropped and self._may_drain:
+        if link.wants_writing and self._may_drain:
             self._drain(STALL, whole=True)
 
     @property
@@ -391,7 +391,7 @@ class Uplink:
         link, outbox = self._link, self._link.outbox
         end = time.monotonic() + patience
         part = min(0.1, patience)
-        while outbox.size and not link.is_dropped if whole else outbox.is_full:
+        while link.wants_writing if whole else outbox.is_full:
             if link.is_over and not link.is_dropped:
                 break
             before = outbox.held + outbox.size

@@ -168,6 +168,7 @@ class ClientWatch(_Watch):
         self._sock: Any = None
         self._fd: int | None = None
         self._trying: Any = None
+        self._trying_reads = False
         self._trying_fd: int | None = None
         self._writes = False
         #: Set once both sides know which wire is spoken.
@@ -237,14 +238,17 @@ class ClientWatch(_Watch):
 
     def _watch_trying(self, sock: Any) -> None:
         """Turn when a connect has come to something."""
-        if sock is self._trying:
+        reads = self._engine.keeper.secures
+        if sock is self._trying and reads is self._trying_reads:
             return
-        if self._trying is not None and self._trying_fd is not None:
+        if self._trying_fd is not None:
             self.loop.remove_writer(self._trying_fd)
-        self._trying, self._trying_fd = sock, None
+            self.loop.remove_reader(self._trying_fd)
+        self._trying, self._trying_reads, self._trying_fd = sock, reads, None
         if sock is not None:
+            watch = self.loop.add_reader if reads else self.loop.add_writer
             with suppress(NotImplementedError):
-                self.loop.add_writer(sock.fileno(), self.turn)
+                watch(sock.fileno(), self.turn)
                 self._trying_fd = sock.fileno()
 
     def news(self) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from hisock.errors import InvalidOption
 from hisock.handlers.cast import Cast, cast_for, unpack
+from hisock.handlers.permission import check_permission
 from hisock.handlers.signature import Signature, read_signature
 from hisock.wire.frames import Value
 from hisock.wire.payload import prefix_of
@@ -70,18 +71,22 @@ class Options(Value, frozen=True, kw_only=True):
         threaded: In a worker thread, not on the thread that turns.
         concurrency: How many of one client's messages may be handled at a time.
         override: Whether it is meant to take the place of an earlier one.
+        requires: The role that a client needs; or what tells whether a client may.
     """
 
     threaded: bool = False
     concurrency: int = 1
     override: bool = False
+    requires: str | Callable[[Any], object] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.
 
         Raises:
-            InvalidOption: ``concurrency`` is no number from 1 up.
+            InvalidOption: ``concurrency`` is no number from 1 up, or ``requires``
+                neither a role nor a plain function.
         """
+        check_permission(self.requires)
         number = self.concurrency
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InvalidOption(f"concurrency is 1 or more, not {number!r:.40}")
@@ -100,6 +105,7 @@ class HandlerEntry:
         options: How it runs.
         is_plain: Whether calling it is all there is to do.
         is_async: Whether it awaits.
+        is_free: Whether every client may have it run.
         call: Takes all that is offered, converts the text of the message, passes on
             what the function takes. For a command that is always ``(client, text)``.
         call_packed: The same for MessagePack bytes.
@@ -111,6 +117,7 @@ class HandlerEntry:
         "command",
         "function",
         "is_async",
+        "is_free",
         "is_plain",
         "options",
         "signature",
@@ -130,6 +137,7 @@ class HandlerEntry:
         self.options = options
         self.is_async = signature.kind in ("coroutine", "async_generator")
         self.is_plain = signature.kind == "plain" and not options.threaded
+        self.is_free = options.requires is None
         cast: Cast | None = None
         if offered[-1:] == ("message",):
             cast = cast_for(signature.hint)
@@ -144,6 +152,11 @@ class HandlerEntry:
     def kind(self) -> str:
         """What sort of function it is."""
         return self.signature.kind
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether there is nothing to look at before its call, nor after it."""
+        return self.is_plain and self.is_free
 
     def describe(self, *, on_server: bool) -> dict[str, Any]:
         """The entry of ``funcs``, as hisock 1.1 wrote it."""
@@ -166,9 +179,9 @@ class HandlerTable:
 
     Attributes:
         direct: First word of a classic message → its call, only for messages whose
-            command cannot be any other and whose handler is plain. Changed in place,
+            command cannot be any other and whose handler is simple. Changed in place,
             so a loop may hold on to it.
-        packed: Command of a compact message → its call, for plain handlers.
+        packed: Command of a compact message → its call, for simple handlers.
         is_watched: Whether somebody sees every message, besides its own handler.
         on_error: What ``on_error`` registered.
     """
@@ -214,11 +227,14 @@ class HandlerTable:
         Raises:
             ReservedCommand: The command has the form ``$command$``.
             HandlerSignatureError: The function does not fit.
+            InvalidOption: ``requires`` means nothing for this command.
         """
         kinds = self._kinds
         offered = self._events.get(command)
         if offered is None or command[:1] != "$":
             prefix_of(command)
+        if options.requires is not None:
+            self._check_requires(command)
         if offered is None:
             offered = ("command", "message") if command == EVERYTHING else ("message",)
             if self._on_server:
@@ -233,6 +249,15 @@ class HandlerTable:
         if before is None or _is_same(before.function, function):
             return None
         return before
+
+    def _check_requires(self, command: str) -> None:
+        if not self._on_server:
+            raise InvalidOption("requires= is for servers: a client has one server")
+        if command in self._events:
+            raise InvalidOption(
+                f"requires= is for commands; {command!r} happens to a client without "
+                "its asking"
+            )
 
     def _pad(self, offered: tuple[str, ...]) -> tuple[str, ...]:
         """On a client the first argument of a command is nobody, so that one loop
@@ -312,10 +337,10 @@ class HandlerTable:
         if self.is_watched:
             return
         for word, entries in by_word.items():
-            if entries[0][0] == word and entries[0][1].is_plain:
+            if entries[0][0] == word and entries[0][1].is_simple:
                 self.direct[word] = entries[0][1].call
         for entry in self.commands():
-            if entry.is_plain:
+            if entry.is_simple:
                 self.packed[entry.command] = entry.call_packed
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from hisock._near import did_you_mean
 from hisock.errors import InvalidClient, UnknownClient, UnknownGroup
+from hisock.hub.names import first_of
 from hisock.hub.registry import M, Registry
 from hisock.types import ClientInfo
 
@@ -89,13 +90,14 @@ def _at(registry: Registry[M], address: tuple[Any, ...]) -> M | None:
 def _named(registry: Registry[M], who: str) -> tuple[M | None, str]:
     members = registry.named(who)
     if members:
-        warning = ""
+        meant, warning = first_of(members), ""
         if len(members) > 1:
+            which = "oldest" if meant is members[0] else "oldest connected one"
             warning = (
                 f"{len(members)} clients have the name {who!r}; "
-                f"the oldest is meant, {dict(members[0].info)}"
+                f"the {which} is meant, {dict(meant.info)}"
             )
-        return members[0], warning
+        return meant, warning
     address = _split_address(who)
     return None if address is None else _at(registry, address), ""
 

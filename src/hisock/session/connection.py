@@ -172,7 +172,7 @@ class Connection(Handshake):
     def feed_eof(self, now: float, reason: str = _SILENT_END) -> list[Event]:
         """The other side sends no more, and said nothing of it."""
         if self.has_goodbye:
-            return self._end(Input.EOF, now, Closed(reason))
+            return self.feed_goodbye("the other side said goodbye", now)
         if self.session is not None:  # it will be back, on another link
             return self.lost(reason, now)
         return self._end(Input.EOF, now, Closed(reason, is_cut=True))

@@ -11,7 +11,7 @@ __all__ = ("Handshake", "milliseconds")
 from collections.abc import Callable
 from typing import Any, Final
 
-from hisock.errors import RemoteProtocolError
+from hisock.errors import RemoteProtocolError, Unauthorized
 from hisock.session.agreement import (
     CONFIRMATION,
     FirstFrame,
@@ -347,7 +347,9 @@ class Handshake:
         """There is no proof, or no verdict on it; only that is final."""
         if trial.is_judged:
             late = f"the check took more than {self._limits.authentication:g} s"
-            return self.close(late, now, Bye(3, "the check took too long"))
+            closed = Closed(late, Unauthorized(late))
+            bye = Bye(3, "the check took too long")
+            return self._end(Input.CLOSE, now, closed, bye=bye)
         late = f"no proof came within {self._limits.handshake:g} s"
         return self.close(late, now, Bye(20, late, 0))
 

@@ -53,6 +53,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeAlias
 
 from msgspec import Meta, Raw, Struct
+from msgspec.structs import replace
 
 #: The version of the compact wire that this library speaks.
 PROTO: Final = 2
@@ -290,6 +291,10 @@ class Hello(Value, frozen=True):
     epoch: str = ""
     window: float = 0.0
     beats: bool = False
+
+    def named(self, name: str) -> Hello:
+        """The same under another name."""
+        return replace(self, name=name)
 
 
 class Welcome(Value, frozen=True):
