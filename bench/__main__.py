@@ -11,6 +11,7 @@ from bench import (
     large,
     one_way,
     ping_pong,
+    sessions,
     single_send,
     streams,
     threaded,
@@ -25,6 +26,7 @@ _ALL: dict[str, tuple[Any, int]] = {
     "typed": (typed, 2_000),
     "calls": (calls, 1_000),
     "large": (large, 20),
+    "sessions": (sessions, 2_000),
     "streams": (streams, 1_000),
     "threaded": (threaded, 100),
 }

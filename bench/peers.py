@@ -98,6 +98,7 @@ def compare(
     amount: int,
     runs: int,
     cores: tuple[int | None, int | None] = (0, 1),
+    base: str = "raw sockets",
 ) -> dict[str, float]:
     """Measure everything in turn, print a table, return the ratios to the baseline.
 
@@ -108,18 +109,19 @@ def compare(
         amount: Units (messages, round trips) in a run.
         runs: How often each is measured.
         cores: Where server and client run.
+        base: What the baseline is called.
     """
-    figures: dict[str, list[float]] = {"raw sockets": []}
+    figures: dict[str, list[float]] = {base: []}
     ratios: dict[str, list[float]] = {subject.name: [] for subject in subjects}
     for _ in range(runs):
         raw = _measure(baseline, amount, cores)
-        figures["raw sockets"].append(raw)
+        figures[base].append(raw)
         for subject in subjects:
             figure = _measure(subject.pair, amount, cores)
             figures.setdefault(subject.name, []).append(figure)
             ratios[subject.name].append(figure / raw)
     print(f"\n{title} ({amount} each, {runs} runs, medians)")
-    print(f"  {'raw sockets':40}{statistics.median(figures['raw sockets']):>12,.0f}/s")
+    print(f"  {base:40}{statistics.median(figures[base]):>12,.0f}/s")
     result: dict[str, Any] = {}
     for subject in subjects:
         ratio = statistics.median(ratios[subject.name])
@@ -127,7 +129,7 @@ def compare(
         seen = statistics.median(figures[subject.name])
         verdict = "" if ratio >= subject.goal else "  BELOW"
         print(
-            f"  {subject.name:40}{seen:>12,.0f}/s  {ratio:6.2f} x raw"
+            f"  {subject.name:40}{seen:>12,.0f}/s  {ratio:6.2f} x {base}"
             f"  (goal {subject.goal:g}){verdict}"
         )
     return result

@@ -392,6 +392,9 @@ class AsyncHiSockClient(ClientFace):
     def __await__(self) -> Generator[Any, None, Self]:
         return self._start().__await__()
 
+    def _rename(self, frame: Any) -> None:
+        self._verbs.rename(frame)
+
     async def _start(self) -> Self:
         """Connect, and have the running loop turn the client.
 
@@ -400,6 +403,8 @@ class AsyncHiSockClient(ClientFace):
         """
         if not self._verbs.is_started:
             loop = asyncio.get_running_loop()
+            if self._proof.is_coroutine:
+                await self._proof.ask_async()
             await loop.run_in_executor(None, self._connect)
             self._verbs.start(self._engine, loop)
             while self._repeats:

@@ -245,9 +245,13 @@ class WouldDeadlock(LocalProtocolError, RuntimeError):
 
 
 class RemoteProtocolError(HiSockError):
-    """The other side sent bytes that are not hisock's."""
+    """The other side sent bytes that are not hisock's, or more than may be."""
 
     code = "remote"
+
+    def __init__(self, text: str = "", code: str = "remote") -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class CommandError(HiSockError):

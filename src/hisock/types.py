@@ -40,7 +40,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 class _Session:
     """What a client's two colours share."""
 
-    __slots__ = ("contradicted", "data", "groups", "id", "identity", "server")
+    __slots__ = ("data", "groups", "id", "identity", "server")
 
     def __init__(self, number: int, server: Callable[[], Any]) -> None:
         self.id = number
@@ -48,8 +48,6 @@ class _Session:
         self.data: dict[Any, Any] | None = None
         self.groups: frozenset[str] = frozenset()
         self.identity: Identity | None = None
-        #: Whether a new name or group was refused, so that it is told what holds.
-        self.contradicted = False
 
 
 def _no_server() -> Any:
@@ -305,6 +303,10 @@ class Limits(Struct, frozen=True, kw_only=True):
             that client is not read.
         handler_messages: The same in messages.
         memory: Bytes that a server keeps for all its clients together.
+        message_rate: Messages a second that are read of one client, on average; more
+            wait at the client. Off unless set, as the next two.
+        byte_rate: The same in bytes.
+        join_rate: Clients a second that are let in from one remote address.
         dropped: Sessions that a server keeps whose link is cut; then the oldest ends.
         requests: Calls and streams that one side may have open on one connection.
     """
@@ -325,6 +327,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     handler_queue: int = 1024 * 1024
     handler_messages: int = 64
     memory: int = 256 * 1024 * 1024
+    message_rate: float = 0.0
+    byte_rate: float = 0.0
+    join_rate: float = 0.0
     dropped: int = 10_000
     requests: int = 1024
 

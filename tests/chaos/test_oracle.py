@@ -131,6 +131,7 @@ def test_senders_wait_for_the_cuts() -> None:
         assert not traffic.may_send(500)
         for number in range(100 * stage + 1, 100 * (stage + 1) + 1):
             assert traffic.may_send(number)
+            assert not traffic.may_send(number + 200)
             for book in traffic.books.values():
                 book.take(message(number))
         assert traffic.wait_for_stage()

@@ -21,6 +21,8 @@ COMMAND: Final = "n"
 #: The last message of each direction; its content is how many came before it.
 END: Final = "end"
 _FAILURES: Final = 20
+#: How far beyond a cut the senders may be, in parts of the way to the next.
+_AHEAD: Final = 0.8
 
 
 class Book:
@@ -194,14 +196,17 @@ class Traffic:
     # --- stages ----------------------------------------------------------------
 
     def open_stage(self, stage: int) -> None:
-        """Let the senders go on, up to the next cut and some way beyond it."""
+        """Let the senders go on, up to the next cut and some way beyond it.
+
+        Less than up to the one after that: the client has to come back in between, or
+        every delay before it tries again would be twice the last.
+        """
         step = 2 * self.count / (self._stages + 1)
         with self._changed:
             self._next_mark = int(step * (stage + 1))
             self._limit = self.count
             if stage < self._stages:  # something is left to cut
-                ahead = int(step * (stage + 3) / 2)
-                self._limit = min(ahead, int(self.count - step / 4))
+                self._limit = int(step * (stage + 1 + _AHEAD) / 2)
             self._changed.notify_all()
 
     def wait_for_stage(self) -> bool:

@@ -47,8 +47,6 @@ class CutWay(Way):
         self.told_client = Record()
         self._options = client or {}
         super().__init__(net, up=up, **(server or {}))
-        self.who: ClientInfo | None = None
-        self.listen_to(self.server)
         client_events = {
             "drop": self.client.on_drop,
             "resume": self.client.on_resume,
@@ -77,6 +75,7 @@ class CutWay(Way):
         return lambda: record(event)
 
     def _connect(self) -> HiSockClient:
+        self.listen_to(self.server)  # before it can join
         self.proxy = self.net.proxy(self.server)
         handlers = Handlers()
         return self.net.client(
@@ -102,10 +101,6 @@ class CutWay(Way):
         """Pass nothing more there."""
         for direction in directions:
             self.proxy.blackhole(direction)
-
-    def expect_held(self, direction: Direction) -> None:
-        """Wait until something is on its way there that does not arrive."""
-        assert self.proxy.wait_for(lambda: self.proxy.held(direction))
 
     def cut(self, how: How = "rst") -> None:
         """Lose the connection, and what was held, and pass all on the next one."""

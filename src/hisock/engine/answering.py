@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ("Answers",)
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ from hisock.wire.payload import check_name
 
 if TYPE_CHECKING:
     from hisock.engine.serve import ServerEngine
+
+_log = logging.getLogger("hisock.server")
 
 
 class Answers(Running):
@@ -87,16 +90,23 @@ class Answers(Running):
         except InvalidName as error:
             self.broken(link, RemoteProtocolError(str(error)))
             return False
-        changed, old = engine.lock.run(engine.members.change, link, key, new)
+        change = engine.gate.naming.change
+        changed, old, is_refused = engine.lock.run(change, link, key, new)
+        if is_refused:
+            _log.info("%s may not have the %s %.80r", dict(link.info), key, new)
         if not changed:
             return False
         return engine.run_event(link, f"{key}_change", link.info, old, new)
 
     def _regroup(self, link: Link, join: list[str], leave: list[str]) -> None:
         engine = self._engine
+        naming = engine.gate.naming
         try:
             for group in (*join, *leave):
                 check_name(group, engine.limits.name)
+            if not naming.may_change("group"):
+                engine.lock.run(naming.tell_groups, link, join)
+                return
             for group in join:
                 engine.lock.run(engine.members.join_group, link, group)
         except HiSockError as error:

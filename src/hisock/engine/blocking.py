@@ -22,6 +22,7 @@ from hisock.engine.inbox import Inbox, Mail
 from hisock.engine.link import Link
 from hisock.engine.pace import Pace
 from hisock.engine.post import Post
+from hisock.engine.proof import Persona, Proof
 from hisock.engine.questions import Questions
 from hisock.engine.reconnect import Reconnector
 from hisock.engine.repeats import Repeats
@@ -80,6 +81,7 @@ class ClientEngine:
         dead_after: Seconds of silence after which the server counts as gone.
         tls: Encrypts every connection; ``None`` for plain ones.
         beats: Whether somebody reads all the time.
+        proof: What proves who this client is.
 
     Attributes:
         title: As above.
@@ -107,6 +109,7 @@ class ClientEngine:
         dead_after: float,
         tls: ClientTls | None = None,
         beats: bool,
+        proof: Proof,
     ) -> None:
         self.table = table
         self.limits = limits
@@ -127,8 +130,9 @@ class ClientEngine:
             dead_after=dead_after,
             tls=tls,
             beats=beats,
+            persona=Persona(name, group),
+            proof=proof,
         )
-        self.keeper.name, self.keeper.group = name, group
         self.link = Link(sock, self.keeper.connection(now), Outbox(limits.outbox), None)
         self.link.keeper = self.keeper
         self.link.secure = sock if tls is not None else None  # type: ignore[assignment]

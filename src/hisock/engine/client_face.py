@@ -19,6 +19,7 @@ from hisock.engine.dial import (
 )
 from hisock.engine.face import Face, check_limits, check_times
 from hisock.engine.link import DONT_WAIT
+from hisock.engine.proof import Proof
 from hisock.errors import InvalidClient, InvalidOption, Refused, UnknownClient
 from hisock.handlers.table import (
     GAP,
@@ -49,6 +50,7 @@ class ClientOptions(TypedDict, total=False):
     reconnect: bool
     resume_window: float
     dead_after: float
+    token: str | Callable[[], Any] | None
     tls: ssl.SSLContext | dict[str, Any] | str | bool | None
 
 
@@ -90,18 +92,24 @@ class ClientFace(Face):
         reconnect: bool = True,
         resume_window: float = 30.0,
         dead_after: float = DEAD_AFTER,
+        token: str | Callable[[], Any] | None = None,
         tls: ssl.SSLContext | dict[str, Any] | str | bool | None = None,
     ) -> None:
         """Look at the arguments; nothing of it does I/O."""
         limits = check_limits(limits)
         self.addr = parse_address(addr)
         self.header_len = check_header_len(header_len)
-        self.name = check_name(name, limits.name)
-        self.group = check_name(group, limits.name)
+        check_name(name, limits.name)
+        check_name(group, limits.name)
+        self._calls_itself = name, group
         if isinstance(wait, bool) or not isinstance(wait, int | float) or not wait >= 0:
             raise InvalidOption(f"wait is 0 or more seconds, not {wait!r:.40}")
         check_times(resume_window, dead_after)
         self._tls = None if tls is None else self._read_tls(tls)
+        has_certificate = isinstance(tls, dict) and "cert" in tls
+        self._proof = Proof(
+            token, is_async=self._is_async, is_secretive=has_certificate
+        )
         self._reconnect = bool(reconnect)
         self._resume_window = resume_window
         self._dead_after = dead_after
@@ -118,6 +126,7 @@ class ClientFace(Face):
         return client_context(tls, "" if isinstance(self.addr, str) else self.addr[0])
 
     def _connect(self) -> None:
+        self._proof.ask()
         waits = bool(DONT_WAIT) and not self._is_async
         after = self._dead_after
         sock: Any = dial(self.addr, waits=waits, patience=self._wait, dead_after=after)
@@ -126,8 +135,7 @@ class ClientFace(Face):
                 sock = secured(sock, self._tls, self.addr)
             self._engine = ClientEngine(
                 sock,
-                self.name,
-                self.group,
+                *self._calls_itself,
                 title=f"{type(self).__name__} {self.name!r}",
                 limits=self._limits,
                 header_len=self.header_len,
@@ -138,6 +146,7 @@ class ClientFace(Face):
                 targets=targets_of(self.addr),
                 server_address=self.addr,
                 reconnect=self._reconnect,
+                proof=self._proof,
                 resume_window=self._resume_window,
                 dead_after=self._dead_after,
                 tls=self._tls,
@@ -151,6 +160,22 @@ class ClientFace(Face):
         return f"<{type(self).__name__} connected to {spell_address(self.addr)}>"
 
     __repr__ = __str__
+
+    @property
+    def name(self) -> str | None:
+        """What this client is called, as far as it knows.
+
+        The server's ``authenticate`` check may have given it another name, and may
+        leave it the one it had: ``on_error`` gets a ``Refused`` then.
+        """
+        engine = getattr(self, "_engine", None)
+        return self._calls_itself[0] if engine is None else engine.keeper.persona.name
+
+    @property
+    def group(self) -> str | None:
+        """The group it is in, as far as it knows; as ``name``."""
+        engine = getattr(self, "_engine", None)
+        return self._calls_itself[1] if engine is None else engine.keeper.persona.group
 
     @property
     def is_connected(self) -> bool:
@@ -223,8 +248,7 @@ class ClientFace(Face):
             ClientDisconnected: The connection has ended.
         """
         check_name(new_name, self._limits.name)
-        self._engine.uplink.rename(Rename(new_name))
-        self.name = new_name
+        self._rename(Rename(new_name))
 
     def change_group(self, new_group: str | None) -> None:
         """Be in another group, or in none.
@@ -234,8 +258,10 @@ class ClientFace(Face):
             ClientDisconnected: The connection has ended.
         """
         check_name(new_group, self._limits.name)
-        self._engine.uplink.rename(Regroup(new_group))
-        self.group = new_group
+        self._rename(Regroup(new_group))
+
+    def _rename(self, frame: Rename | Regroup) -> None:
+        self._engine.uplink.rename(frame)
 
     def get_cache(self, idx: int | slice | None = None) -> Any:
         """What came last: ``{"header", "content"}``, as bytes of the 1.1 wire.

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 from hisock.engine.asking import reader_for
 from hisock.engine.awaiting import Asker, AsyncStream, Sent, reply
@@ -33,10 +33,13 @@ from hisock.session.connection import LINGER
 from hisock.session.requests import Asked
 from hisock.types import ClientLike
 from hisock.wire import compact
-from hisock.wire.frames import ClientAnswer, GetClient
+from hisock.wire.frames import ClientAnswer, GetClient, Regroup, Rename
 
 #: Seconds that an answer about another client may take.
 _ANSWER = 5.0
+
+#: A message with its content and wishes, or another name or group.
+_Early: TypeAlias = tuple[str | None, Any, Delivery | None] | Rename | Regroup
 
 
 class ClientVerbs:
@@ -50,7 +53,7 @@ class ClientVerbs:
         self._face = face
         self._watch: ClientWatch | None = None
         #: What waits for the server's first answer, in order.
-        self._early: deque[tuple[str | None, Any, Delivery | None]] = deque()
+        self._early: deque[_Early] = deque()
         #: Other threads send, too; what waits stays in order.
         self._sending_early = threading.RLock()
         self._asking = asyncio.Lock()
@@ -149,12 +152,29 @@ class ClientVerbs:
         else:
             engine.uplink.send(command, content, wish)
 
+    def rename(self, frame: Rename | Regroup) -> None:
+        """Be called something else, in order with what is sent."""
+        engine = self._engine
+        with self._sending_early:
+            if engine.uplink.know_wire():
+                self._send_early()
+            elif self._early or (engine.uplink.is_held and not engine.link.is_dropped):
+                if not (engine.is_usable and engine.is_open):
+                    engine.raise_closed()
+                self._early.append(frame)
+                return
+            engine.uplink.rename(frame)
+
     def _send_early(self) -> None:
         engine = self._engine
         with self._sending_early:
             while self._early and engine.is_usable and engine.is_open:
+                first = self._early[0]
                 try:
-                    engine.uplink.send(*self._early[0])
+                    if isinstance(first, tuple):
+                        engine.uplink.send(*first)
+                    else:
+                        engine.uplink.rename(first)
                 except HiSockError as error:
                     engine.reports.failed_alone(self.send, error)
                 self._early.popleft()

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Verdict: TypeAlias = Identity | bool
 
 _KINDS: Final = frozenset({"plain", "coroutine"})
-#: Seconds after the time is up at which a coroutine is cancelled: the client is refused
-#: first, and that is what is reported.
+#: Seconds after the time is up at which a coroutine is cancelled, if the end of it was
+#: not noticed otherwise: the client is refused first, and that is what is reported.
 _MERCY: Final = 0.5
 
 
@@ -114,16 +114,18 @@ class Guard:
         error: BaseException | None,
     ) -> None:
         verdict: Verdict = False
+        wrong: HiSockError | None = None
         if error is None:
             try:
                 verdict = self._read(answer)
-            except HiSockError as wrong:
-                error = wrong
-        try:
-            done(verdict)
-        finally:
-            if isinstance(error, Exception) and not isinstance(error, TimeoutError):
-                self.failed(error)
+            except HiSockError as raised:
+                wrong = raised
+        done(verdict)
+        if wrong is not None:
+            self.failed(wrong)
+        elif isinstance(error, Exception):
+            assert self.check is not None
+            self._engine.reports.check_failed(self.check, error, is_ours=False)
 
     def _read(self, answer: Any) -> Verdict:
         """What a check has returned.
@@ -141,10 +143,10 @@ class Guard:
             f"{type(answer).__name__}"
         )
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: HiSockError) -> None:
         """Report that a check has not come to a yes or no."""
         assert self.check is not None
-        self._engine.reports.check_failed(self.check, error)
+        self._engine.reports.check_failed(self.check, error, is_ours=True)
 
     def close(self) -> None:
         """Let the threads end as soon as they have nothing more to do."""

@@ -244,6 +244,7 @@ class Ending:
         self._free_busy()
         engine.pace.close()
         engine.workers.close()
+        engine.gate.guard.close()
         engine.pump.close()
         engine.members.is_closed = True
         self._finished.set()

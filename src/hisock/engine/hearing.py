@@ -5,16 +5,18 @@ from __future__ import annotations
 __all__ = ("Hearing",)
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
 from hisock.engine.running import Running
-from hisock.errors import CommandError, RemoteProtocolError
+from hisock.errors import CommandError, Refused, RemoteProtocolError
 from hisock.handlers.table import HandlerEntry
+from hisock.session.agreement import refused
 from hisock.session.resume import Written
 from hisock.types import ClientInfo
 from hisock.wire.frames import (
+    BYE_WORDS,
     Bye,
     Frame,
     Gap,
@@ -22,6 +24,7 @@ from hisock.wire.frames import (
     Joined,
     Left,
     PackedFrame,
+    Refusal,
     Regroup,
     Rename,
     Request,
@@ -31,6 +34,9 @@ from hisock.wire.frames import (
 if TYPE_CHECKING:
     from hisock.engine.blocking import ClientEngine
     from hisock.engine.owner import Done
+
+#: From this code on a goodbye that is final tells more than that somebody ended it.
+_TELLING: Final = 2
 
 
 class Hearing(Running):
@@ -48,10 +54,11 @@ class Hearing(Running):
         """Act on a frame that is not a message; whether a handler ran."""
         engine = self._engine
         match frame:
-            case Bye(_, text, retry_ms) if retry_ms is None or not (
+            case Bye(code, text, retry_ms) if retry_ms is None or not (
                 engine.keeper.is_willing
             ):
-                engine.lock.run(engine.end, text or "the server ended the connection")
+                text = text or "the server ended the connection"
+                engine.lock.run(engine.end, text, _reason_of(code, text))
             case Bye():
                 engine.lock.run(engine.come_back, frame)
             case Joined(info):
@@ -60,8 +67,13 @@ class Hearing(Running):
                 return engine.run_event("client_disconnect", _as_client(info))
             case Gap():
                 return engine.telling.gap(frame)
-            case Rename() | Regroup() | Groups():
-                pass  # what holds; nothing of it is refused in this version
+            case Rename(name):
+                self._holds("name", name)
+            case Regroup(group):
+                self._holds("group", group)
+            case Groups(join, _):
+                text = f"the server leaves this client in its groups: {join!r:.200}"
+                engine.reports.refused(Refused(text, "regroup_refused"))
             case Welcome():
                 self.broken(link, RemoteProtocolError("a second welcome came"))
             case _ if link.connection.writes_compact:
@@ -70,6 +82,16 @@ class Hearing(Running):
             case _:
                 pass  # only a client says these, or nobody asked
         return False
+
+    def _holds(self, key: str, holds: str | None) -> None:
+        """The server says which name or group holds."""
+        engine = self._engine
+        persona = engine.keeper.persona
+        is_refused, new = engine.lock.run(persona.is_told, key, holds)
+        if is_refused:
+            code = "rename_refused" if key == "name" else "regroup_refused"
+            text = f"the server does not let this client have the {key} {new!r:.80}"
+            engine.reports.refused(Refused(f"{text}; it is {holds!r:.80}", code))
 
     def unclaimed(self, link: Link, mail: Mail) -> None:
         """Keep a message without a handler for whoever receives."""
@@ -115,6 +137,13 @@ class Hearing(Running):
     def resume(self, link: Link) -> None:
         """Look at the link again: its handler has finished."""
         self._engine.wake()
+
+
+def _reason_of(code: int, text: str) -> Refused | None:
+    """What a final goodbye is to the program, if more than an end like any other."""
+    if code < _TELLING or code not in BYE_WORDS:
+        return None
+    return refused(Refusal(BYE_WORDS[code], text))
 
 
 def _as_client(info: dict[str, Any]) -> ClientInfo:

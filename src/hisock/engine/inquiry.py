@@ -202,7 +202,8 @@ class Inquiry:
         return Stream(LinkAsker(self.engine, link), asked, read, timeout)
 
     def idlest(self, group: str) -> Link:
-        """The member of a group with the fewest open calls; the oldest of those.
+        """The member of a group with the fewest open calls; the oldest of those. One
+        whose link is cut only if all are.
 
         Raises:
             UnknownGroup: Nobody is in it.
@@ -217,7 +218,7 @@ class Inquiry:
             raise UnknownClient(
                 f"nobody in group {group!r:.80} can be called: they are all of 1.1"
             )
-        return min(links, key=open_calls)
+        return min(links, key=lambda link: (link.is_dropped, open_calls(link)))
 
     def call_group(
         self,

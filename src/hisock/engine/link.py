@@ -18,6 +18,7 @@ from hisock.handlers.table import HandlerEntry
 from hisock.hub.outbox import Outbox, Plain
 from hisock.session.connection import Connection
 from hisock.session.events import Closed, Dropped, Event, Messages
+from hisock.session.rates import Bucket
 from hisock.session.resume import Block, Replay, Session, Written
 from hisock.session.states import State
 from hisock.types import ClientInfo, Limits
@@ -77,6 +78,9 @@ class Link:
         writer: Encodes what is sent to it.
         is_busy: Whether its next message waits for a handler that still runs.
         is_paused: Whether it is not read, for too much of it waits already.
+        rests_until: Until when it is not read, for it sent too much too quickly.
+        pace: What it may send, where there is a limit.
+        paced: What was counted last.
         todo: What has to be done once that handler has finished.
         wants_roster: Whether it is told who joins and leaves.
     """
@@ -102,7 +106,10 @@ class Link:
         "keeper",
         "look_at",
         "outbox",
+        "pace",
+        "paced",
         "replay",
+        "rests_until",
         "secure",
         "sock",
         "timer",
@@ -129,6 +136,9 @@ class Link:
         self.is_ready = False
         self.is_busy = False
         self.is_paused = False
+        self.rests_until: float | None = None
+        self.pace: tuple[Bucket | None, Bucket | None] | None = None
+        self.paced: Messages | None = None
         self.wants_roster = True
         self.todo: list[Callable[[], object]] = []
         self._running: dict[HandlerEntry, int] | None = None
@@ -179,7 +189,7 @@ class Link:
     @property
     def wants_reading(self) -> bool:
         """Whether the peer may still send something."""
-        return not (self._eof or self.is_paused)
+        return not (self._eof or self.is_paused or self.rests_until is not None)
 
     @property
     def is_unheard(self) -> bool:
@@ -233,9 +243,27 @@ class Link:
         if self.is_dropped and self.ends_at is not None:
             return self.ends_at
         own, stall = self.connection.deadline, self.outbox.deadline
+        if self.rests_until is not None:
+            own = self.rests_until if own is None else min(own, self.rests_until)
         if own is None or stall is None:
             return own if stall is None else stall
         return min(own, stall)
+
+    def rest(self, messages: int, size: int, limits: Limits, now: float) -> None:
+        """Read no more for as long as what came was too much for a second."""
+        if self.pace is None:
+            by_message, by_byte = limits.message_rate, limits.byte_rate
+            self.pace = (
+                Bucket(by_message, now) if by_message else None,
+                Bucket(by_byte, now) if by_byte else None,
+            )
+        waits = [
+            bucket.spend(amount, now)
+            for bucket, amount in zip(self.pace, (messages, size), strict=True)
+            if bucket is not None
+        ]
+        if max(waits) > 0:
+            self.rests_until = now + max(waits)
 
     def read(self) -> None:
         """Read once, without waiting, and put what it means into the inbox."""

@@ -24,7 +24,9 @@ from hisock.engine.link import Link
 from hisock.engine.threads import StateLock
 from hisock.hub.outbox import Outbox
 from hisock.session.connection import Connection
+from hisock.session.rates import Bucket
 from hisock.session.resume import ACK_DELAY
+from hisock.session.events import Messages
 from hisock.session.states import State
 from hisock.types import Limits
 
@@ -33,6 +35,13 @@ if TYPE_CHECKING:
 
 #: Connections taken in one go, so that a storm of them does not starve the others.
 _ACCEPT_AT_ONCE: Final = 64
+#: Seconds that an alarm may be late before a session gets this much more.
+_LATE: Final = 0.5
+_GRACE: Final = 2.0
+#: Remote addresses whose joins are counted.
+_HOSTS: Final = 4096
+#: Seconds between two looks at what all links hold together.
+_WEIGH: Final = 0.25
 #: Seconds the listening socket rests when the process has no descriptors left.
 _ACCEPT_REST: Final = 1.0
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -71,6 +80,9 @@ class Pump:
         tls: ServerTls | None = None,
     ) -> None:
         self._tls = tls
+        self._is_paced = limits.message_rate > 0 or limits.byte_rate > 0
+        self._weigh_at = 0.0
+        self._joins: dict[str, Bucket] = {}
         self._dead_after = dead_after
         #: Links that owe an acknowledgement, and when it is due.
         self._owing: dict[Link, None] = {}
@@ -89,6 +101,8 @@ class Pump:
         self._armed = 0
         self._accept_at: float | None = None
         self._accepts = True
+        #: Whether clients have to prove who they are.
+        self.is_guarded = False
         #: Every link that has a socket.
         self.links: dict[Link, None] = {}
         #: Links without a socket whose session may go on; the oldest first.
@@ -237,6 +251,9 @@ class Pump:
             sock.close()
             return
         now = time.monotonic()
+        if limits.join_rate and not self._may_join(host, now):
+            sock.close()
+            return
         try:
             tune(sock, dead_after=self._dead_after)
         except OSError:  # it is gone already
@@ -247,6 +264,7 @@ class Pump:
         connection = Connection(
             limits, now, offers_compact=self._compact, dead_after=self._dead_after
         )
+        connection.is_guarded = self.is_guarded
         outbox = Outbox(limits.outbox)
         if self._tls is None:
             link = Link(sock, connection, outbox, address)
@@ -260,6 +278,15 @@ class Pump:
         self._drive.watch(link.fd, self._on_readable, None, link)
         link.read()
         self._attend(link)
+
+    def _may_join(self, host: str, now: float) -> bool:
+        """Whether one more from this address is not too soon."""
+        bucket = self._joins.get(host)
+        if bucket is None:
+            if len(self._joins) >= _HOSTS:
+                self._joins.clear()
+            bucket = self._joins[host] = Bucket(self._limits.join_rate, now)
+        return bucket.take(1, now)
 
     def _evict_stranger(self, now: float) -> None:
         """Drop the oldest connection that sent nothing, else the oldest."""
@@ -283,6 +310,8 @@ class Pump:
                     if self._ack_at is None:
                         self._arm_acks()
                 is_usual = link.has_joined and link.connection.is_open
+                if self._is_paced:
+                    self._slow_down(link)
                 if not is_usual or link.outbox.size or link.is_busy or link.secure:
                     if link in self.links:
                         self._attend(link)
@@ -293,6 +322,15 @@ class Pump:
                 lock.is_busy = False
         if lock.postponed:
             lock.catch_up()
+
+    def _slow_down(self, link: Link) -> None:
+        """Count what was read, and let a client rest that sends too much."""
+        last = link.inbox[-1] if link.inbox else None
+        if isinstance(last, Messages) and last is not link.paced:
+            link.paced = last
+            link.rest(len(last.bodies), last.size, self._limits, time.monotonic())
+            if link.rests_until is not None:
+                self._attend(link)
 
     def _arm_acks(self) -> None:
         self._ack_at = time.monotonic() + ACK_DELAY
@@ -337,7 +375,10 @@ class Pump:
             self.ready.append(link)
         if link.inbox and link.is_busy:
             self.busy[link] = None
+        was_paused = link.is_paused
         link.is_paused = link.is_busy and link.is_overfed(self._limits)
+        if was_paused and not link.is_paused:
+            link.connection.listen_anew(time.monotonic())
         if link.is_over:
             if link in self.links:
                 self._forget(link)
@@ -429,16 +470,28 @@ class Pump:
         while (when := self._next_deadline()) is not None and when <= now:
             link = heapq.heappop(self._deadlines)[2]
             link.timer = None
+            if link.is_dropped and now - when > _LATE:
+                # Nobody turned the server meanwhile: its client may be at the door.
+                link.ends_at = now + _GRACE
+                self._arm(link)
+                continue
             if link.is_dropped:
                 self.release(link)
                 self.end_session(link, "expired", "its client did not come back")
                 continue
+            if link.rests_until is not None and link.rests_until <= now:
+                link.rests_until = None
+            if not link.wants_reading:  # silence counts only where somebody listens
+                link.connection.listen_anew(now)
             link.happen(link.connection.tick(now))
             self.check_slow(link, now)
             self._attend(link)
 
     def check_slow(self, link: Link, now: float) -> None:
         """Cut off a link whose peer takes nothing; under the lock."""
+        if now >= self._weigh_at:
+            self._weigh_at = now + _WEIGH
+            self._save_memory()
         if link.is_dropped:
             if link.outbox.is_overflowing:
                 self.release(link)
@@ -454,3 +507,25 @@ class Pump:
             link.outbox.clear()
             link.end(link.connection.close(reason, now), discard=True)
         self.touch(link)
+
+    def _save_memory(self) -> None:
+        """Let go of the oldest dropped sessions, then of the slowest clients, while
+        all of them together hold too much."""
+        limit = self._limits.memory
+        if not limit:
+            return
+        total = sum(link.outbox.held for link in (*self.links, *self.dropped))
+        while total > limit and (self.dropped or self.links):
+            if self.dropped:
+                victim = next(iter(self.dropped))
+            else:
+                victim = max(self.links, key=lambda link: link.outbox.held)
+                victim.lose_for("slow consumer: all clients together hold too much")
+            held = victim.outbox.held
+            total -= held
+            if not held:
+                return
+            if victim.is_dropped:
+                self.release(victim)
+                self.end_session(victim, "evicted", "too much waited for all clients")
+            self.touch(victim)

@@ -90,6 +90,7 @@ class Post:
             lock.run(self.write, link, frame)
             return False
         current = self.current
+        replay = link.replay
         with lock.reading:
             free = (
                 link.connection.is_open
@@ -108,7 +109,6 @@ class Post:
             )
             if free:
                 lock.is_busy = link.is_torn = True
-                replay = link.replay
                 try:
                     if replay is not None:  # ``Replay.note`` in place
                         if replay.blocks is None:
@@ -125,13 +125,20 @@ class Post:
                     link.keep_all(frame, error)  # type: ignore[arg-type]
                 finally:
                     lock.is_busy = False
+        is_behind = True
         if not free:
             lock.run(self.write, link, frame)
-        elif link.outbox.size or not link.connection.is_open or link.is_unheard:
+        elif (
+            link.outbox.size
+            or not link.connection.is_open
+            or (replay is not None and replay.size > link.look_at)
+        ):
             lock.run(self._behind, link)
+        else:
+            is_behind = False
         if lock.postponed:
             lock.catch_up()
-        return link.is_behind
+        return is_behind and link.is_behind
 
     def write(self, link: Link, frame: Written) -> None:
         """As ``send``, under the lock; one whose end has begun hears no more, and that

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.dial import DEAD_AFTER, tune
 from hisock.engine.link import DONT_WAIT, Link
+from hisock.engine.proof import Persona, Proof
 from hisock.engine.undelivered import undelivered
 from hisock.errors import RemoteProtocolError, SessionLost
 from hisock.session.connection import Connection, milliseconds
@@ -54,12 +55,14 @@ class Reconnector:
         dead_after: Seconds of silence after which the server counts as gone.
         beats: Whether this client is read all the time.
         tls: Encrypts every connection; ``None`` for plain ones.
+        persona: Who the client is.
+        proof: What proves it.
 
     Attributes:
         is_willing: As above; false once the program has closed the client.
         awaits: Whether a hello was said and not answered yet.
         trying: The socket of a try whose connection does not stand yet.
-        name, group: Who the client is from the next new session on.
+        persona, proof: As above.
     """
 
     __slots__ = (
@@ -80,9 +83,9 @@ class Reconnector:
         "_was_welcome",
         "_window",
         "awaits",
-        "group",
         "is_willing",
-        "name",
+        "persona",
+        "proof",
         "trying",
     )
 
@@ -96,8 +99,12 @@ class Reconnector:
         dead_after: float,
         beats: bool,
         tls: ClientTls | None = None,
+        persona: Persona,
+        proof: Proof,
     ) -> None:
         self._engine = engine
+        self.persona = persona
+        self.proof = proof
         self._targets = targets
         self._next_target = 0
         self.is_willing = is_willing
@@ -113,8 +120,6 @@ class Reconnector:
         self.awaits = False
         self._was_welcome = False
         self._reason = ""
-        self.name: str | None = None
-        self.group: str | None = None
         self._session: Session | None = None
         self._begin()
 
@@ -129,7 +134,7 @@ class Reconnector:
     def connection(self, now: float) -> Connection:
         """The conversation on a new socket."""
         engine = self._engine
-        return Connection(
+        connection = Connection(
             engine.limits,
             now,
             header_len=engine.header_len,
@@ -137,6 +142,8 @@ class Reconnector:
             session=self._session,
             dead_after=self._dead_after,
         )
+        connection.token = self.proof.take()
+        return connection
 
     def say_hello(self, link: Link, now: float) -> None:
         """Begin the conversation; under the lock."""
@@ -148,13 +155,15 @@ class Reconnector:
         if self._engine.header_len < _ROOM_FOR_PROTO:
             self.awaits = False
             link.is_dropped = False
-            link.send_control(control(Hello(self.name, self.group)))
+            who = Hello(self.persona.name, self.persona.group)
+            link.send_control(control(who))
             return
         # Both in one write: a 1.1 server answers the second, ours the first.
         link.send_control(control(self._hello(now)) + control(Probe()))
 
     def _hello(self, now: float) -> Hello:
-        who = (self.name, self.group, PROTO, milliseconds(now))
+        self.persona.says_hello()
+        who = (self.persona.name, self.persona.group, PROTO, milliseconds(now))
         session = self._session
         if session is None:
             return Hello(*who)
@@ -192,7 +201,9 @@ class Reconnector:
         return was_dropped and link.connection.is_open
 
     def _agree(self, link: Link, welcome: Welcome | None) -> None:
-        """The first answer of all."""
+        """The first answer of all, or of a new session."""
+        if welcome is not None:
+            self.persona.is_welcome(welcome)
         if welcome is None or not welcome.sid:
             self._session = link.connection.session = None
             link.begin_session(None)
@@ -221,6 +232,7 @@ class Reconnector:
             return
         reason = "classic" if welcome is None else welcome.reason or "unknown"
         error = self._loss(link, self._reason or reason)
+        self.persona.begins_anew()
         self._reason = ""
         link.outbox.clear()
         if connection.requests is not None:
@@ -247,15 +259,15 @@ class Reconnector:
         """The server does not let us in; whether another try makes sense."""
         if not (self.is_willing and self._was_welcome):
             return False
+        if refusal.retry_ms is None:
+            return False
         if refusal.code == "unauthorized" and self._session is not None:
             self._reason = self._reason or "unauthorized"
             old = self._session
             self._begin()
             # What was sent is reported with the next welcome.
             self._session.replay = old.replay
-        elif refusal.retry_ms is None:
-            return False
-        self.come_back(refusal.retry_ms or 0)
+        self.come_back(refusal.retry_ms)
         return True
 
     def come_back(self, retry_ms: int) -> None:
@@ -285,8 +297,12 @@ class Reconnector:
             else:
                 self._due = now + self._backoff.next()
         if self._due is not None and now >= self._due:
+            has_proof = self.proof.prepare(self._engine)
+            if has_proof is None:
+                return
             self._due = None
-            self._try(link, now)
+            if has_proof:
+                self._try(link, now)
 
     def _try(self, link: Link, now: float) -> None:
         family, address = self._targets[self._next_target % len(self._targets)]
@@ -387,6 +403,8 @@ class Reconnector:
             return max(0.0, self._give_up_at - now)
         if self._due is None:
             return 0.0 if self.is_willing else None
+        if self.proof.is_asked:
+            return None  # it wakes us
         return max(0.0, self._due - now)
 
     def stop(self) -> None:

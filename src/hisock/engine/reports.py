@@ -15,7 +15,6 @@ from hisock.errors import (
     ConversionError,
     Forbidden,
     HandlerError,
-    HiSockError,
     Refused,
     Undelivered,
     UnknownCommand,
@@ -113,14 +112,16 @@ class Reports:
         elif count := self._repeats.due(("forbidden", entry.command)):
             self._log.warning("%s (%d)", text, count)
 
-    def check_failed(self, check: Callable[..., Any], error: Exception) -> None:
+    def check_failed(
+        self, check: Callable[..., Any], error: Exception, *, is_ours: bool
+    ) -> None:
         """An ``authenticate`` check raised, or did not say yes or no.
 
         What it raised may well have the client's token in its text: the log gets no
-        more of it than what it was and where.
+        more of it than what it was and where, unless the error ``is_ours``.
         """
-        where = str(error)  # of ours, if nobody has raised it
-        if error.__traceback__ is not None and not isinstance(error, HiSockError):
+        where = str(error)
+        if not is_ours:
             where = f"{type(error).__name__} at {_last_line(error)}"
         text = f"{self._name}: the check {_name_of(check)} failed: {where}"
         if self._table.on_error is not None:
@@ -159,10 +160,10 @@ class Reports:
 def _last_line(error: Exception) -> str:
     """Where an exception comes from: file and line."""
     trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
     if trace is None:
         return "an unknown place"
-    while trace.tb_next is not None:
-        trace = trace.tb_next
     path = trace.tb_frame.f_code.co_filename.replace("\\", "/")
     return f"{path.rpartition('/')[2]}:{trace.tb_lineno}"
 

@@ -110,7 +110,7 @@ class ServerEngine:
         self._runner = Runner(self.table, self.answers, self.outgoing, by_client=True)
         self.name = name
         capacity = max_connections or limits.connections
-        self.gate = Gate(self, capacity, wires, resume_window)
+        self.gate = Gate(self, capacity, wires, resume_window, name)
         self.pump.end_session = self.gate.end_session
         self.is_closing = False
         self.ending = Ending(self)

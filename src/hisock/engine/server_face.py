@@ -18,7 +18,8 @@ from hisock.engine.link import Link
 from hisock.engine.serve import ServerEngine
 from hisock.errors import InvalidName, InvalidOption, UnknownClient
 from hisock.handlers.table import CLIENT_EVENTS
-from hisock.types import ClientInfo, ClientLike, Limits, _Session
+from hisock.hub.names import Policy
+from hisock.types import ClientInfo, ClientLike, Handler, Limits, _Session
 from hisock.wire.classic import check_header_len
 from hisock.wire.frames import Hello
 from hisock.wire.payload import check_name
@@ -41,6 +42,9 @@ class ServerOptions(TypedDict, total=False):
     wires: tuple[str, ...] | None
     resume_window: float
     dead_after: float
+    unique_names: Policy
+    allow_rename: bool | None
+    allow_regroup: bool | None
 
 
 class ServerFace(Face):
@@ -65,8 +69,12 @@ class ServerFace(Face):
         wires: tuple[str, ...] | None = None,
         resume_window: float = 30.0,
         dead_after: float = DEAD_AFTER,
+        unique_names: Policy = "allow",
+        allow_rename: bool | None = None,
+        allow_regroup: bool | None = None,
     ) -> None:
         check_times(resume_window, dead_after)
+        _check_names(unique_names, allow_rename, allow_regroup)
         self._address = None if addr is None else parse_address(addr)
         self.header_len = check_header_len(header_len)
         _check_options(max_connections, errors)
@@ -93,10 +101,35 @@ class ServerFace(Face):
             dead_after=dead_after,
             tls=self._tls,
         )
-        self._engine.gate.describe = _describer(self)
+        gate = self._engine.gate
+        gate.describe = _describer(self)
+        gate.takes_classic = wires is not None and "classic" in chosen
+        gate.naming.policy = unique_names
+        gate.naming.may_rename, gate.naming.may_regroup = allow_rename, allow_regroup
         self._table = self._engine.table
         self._members = self._engine.members
         self._inquiry = Inquiry(self._engine)
+
+    def authenticate(self, check: Handler) -> Handler:
+        """Have the decorated function say who newcomers are, and whether they may in.
+
+        It gets ``hisock.Credentials`` and returns ``True``; or an ``Identity``, whose
+        name, roles and data the client then has; or ``False`` or ``None``, which
+        refuses it, as does whatever it raises. It may be ``async def``; a plain one
+        runs in a worker thread. It has ``Limits.authentication`` seconds.
+
+        A client that comes back to its session is checked again, and has to be the
+        same ``Identity.id``. Whoever is here already stays. Nothing that a client sent
+        is looked at before the check says yes. Clients of hisock 1.1 are refused,
+        unless ``wires=`` names ``"classic"``; they have no token.
+
+        Raises:
+            HandlerSignatureError: It takes something else.
+
+        .. versionadded:: 4.0
+        """
+        self._engine.gate.require(check)
+        return check
 
     def _close_after(self, error: BaseException | None) -> None:
         """Clients of a program that fails shall come back to the next one."""
@@ -367,6 +400,19 @@ def _check_options(max_connections: object, errors: object) -> None:
         raise InvalidOption(f"max_connections is 0 or more, not {max_connections}")
     if errors not in ("log", "raise"):
         raise InvalidOption(f'errors is "log" or "raise", not {errors!r}')
+
+
+def _check_names(policy: object, *may: object) -> None:
+    if policy not in ("allow", "reject", "replace"):
+        raise InvalidOption(
+            f'unique_names is "allow", "reject" or "replace", not {policy!r:.40}'
+        )
+    for one in may:
+        if one is not None and not isinstance(one, bool):
+            raise InvalidOption(
+                "allow_rename and allow_regroup are True, False or None (yes, unless "
+                f"clients are checked), not {one!r:.40}"
+            )
 
 
 def _check_wires(wires: object) -> frozenset[str]:

@@ -122,12 +122,17 @@ class Tasks:
         task.add_done_callback(partial(self._ended, done))
 
     async def within(self, seconds: float, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """What a coroutine returns, if it does so in time.
+        """What a coroutine returns; one that takes longer is cancelled.
 
         Raises:
-            TimeoutError: It does not, and is cancelled.
+            CancelledError: It was.
         """
-        return await asyncio.wait_for(coroutine, seconds)
+        task = asyncio.ensure_future(coroutine)
+        try:
+            await asyncio.wait((task,), timeout=seconds)
+        finally:
+            task.cancel()  # if it is not done
+        return await task
 
     def _ended(self, done: Done, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 __all__ = ("sent_messages", "undelivered")
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from hisock.engine.link import Link
 from hisock.errors import RemoteProtocolError
 from hisock.handlers.cast import unpack
-from hisock.session.resume import numbered
+from hisock.session.resume import Block, Written, numbered
 from hisock.types import Message
 from hisock.wire import compact
 from hisock.wire import frames as kinds
@@ -17,12 +17,26 @@ from hisock.wire import frames as kinds
 
 def undelivered(link: Link) -> list[Message]:
     """The messages for a peer that it has not acknowledged, or that wait for it."""
-    if link.replay is None:
-        return []
-    frames = list(link.replay.frames())
-    for waiting in link.outbox.waiting():
-        frames += numbered(waiting)
+    waiting = link.outbox.waiting()
+    if not link.writer.is_compact:
+        return [m for w in waiting for m in _classic(w, link.connection.header_len)]
+    frames = [] if link.replay is None else list(link.replay.frames())
+    for written in waiting:
+        frames += numbered(written)
     return sent_messages(frames)
+
+
+def _classic(written: Written, header_len: int) -> Iterator[Message]:
+    """The messages in what waits for a peer of 1.1, where all content is text."""
+    data = written.data if isinstance(written, Block) else written
+    assert isinstance(data, bytes)
+    at = 0
+    while at < len(data):
+        start = at + header_len
+        at = start + int(data[at:start])
+        command, space, content = data[start:at].partition(b" ")
+        if space and command[:1] != b"$":
+            yield Message(command.decode(errors="replace"), content)
 
 
 def sent_messages(frames: Iterable[bytes]) -> list[Message]:

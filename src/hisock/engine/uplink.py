@@ -7,7 +7,7 @@ __all__ = ("Uplink",)
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.batch import Batches
 from hisock.engine.delivery import Delivery
@@ -23,6 +23,9 @@ from hisock.wire.frames import Regroup, Rename, Roster
 
 if TYPE_CHECKING:
     from hisock.engine.blocking import ClientEngine
+
+#: Seconds between two looks at a server that has nobody else to turn it.
+_LOOK: Final = 0.01
 
 
 class Uplink:
@@ -105,27 +108,31 @@ class Uplink:
             if not (self._engine.is_usable and self._link.is_open):
                 self._engine.raise_closed()
             left = end - time.monotonic()
-            if self._link.connection.is_agreed or self._is_let_in():
+            if self._link.connection.is_agreed:
                 continue
+            is_near = self._is_near()
+            if self.know_wire():
+                return
             if left <= 0:
                 raise SendTimeout(
                     f"the server did not answer the hello within {timeout:g} s, so "
                     "what this content needs cannot be sent yet; is its run() called? "
                     "(bytes can be sent at once)"
                 )
-            self._engine.wait_more(left, seen)
+            self._engine.wait_more(min(left, _LOOK) if is_near else left, seen)
 
-    def _is_let_in(self) -> bool:
-        """Have a server in this very thread answer, where nobody else turns it."""
+    def _is_near(self) -> bool:
+        """Have a server in this very thread answer, where nobody else turns it; whether
+        there is one."""
         try:
             address = self._link.sock.getpeername()
         except OSError:
             return False
-        before = self._link.connection.is_agreed
         servers = [engine for engine in in_this_process() if hasattr(engine, "gate")]
-        if any(server.gate.admit(address) for server in servers):
-            self._pump.try_pump(0.0)
-        return self._link.connection.is_agreed is not before
+        if not any(server.gate.admit(address) for server in servers):
+            return False
+        self._pump.try_pump(0.0)
+        return True
 
     def tell_roster(self) -> None:
         """Ask to be told who joins and leaves, if a handler wants to know."""
@@ -245,7 +252,8 @@ class Uplink:
         """
         if not (self._engine.is_usable and self._link.is_open):
             self._engine.raise_closed()
-        if not self._lock.is_busy:  # as in a signal handler, in the middle of a read
+        # Busy: a signal handler, in the middle of a read. A loop reads anyway.
+        if not (self._lock.is_busy or self._outgoing.gather is not None):
             self._pump.try_pump(0.0)
         is_cut = self._link.is_dropped
         if (
@@ -256,47 +264,62 @@ class Uplink:
             self._link.writer.message(command, content)  # what cannot be sent raises
             if self._link.outbox.is_full:
                 self._wait_for_room()
-            self._lock.run(
+            has_left = self._lock.run(
                 self._write_early, lambda writer: writer.message(command, content)
             )
-            self.see_off()
-            return
+            if has_left is not False:
+                self.see_off()
+                return
         self.agree(STALL)
         self.send(command, content, wish)
 
     def may_leave(
         self, command: str | None, content: Any, wish: Delivery | None
     ) -> bool:
-        """Whether a message means the same on both wires."""
+        """Whether a message means the same on both wires, and no proof has to come
+        before it."""
         return (
             type(content) is bytes
             and wish is None
             and (command is not None or b" " not in content)
+            and not self.is_held
         )
 
-    def _write_early(self, encode: Callable[[Any], Any]) -> None:
-        """Write on the wire that holds by now; it may have been settled just before."""
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing leaves until the server has let us in."""
+        if self._engine.keeper.proof.is_secretive:
+            return True
+        return self._link.connection.is_asked
+
+    def _write_early(self, encode: Callable[[Any], Any]) -> bool:
+        """Write on the wire that holds by now; it may have been settled just before.
+        False if it has to wait: we were asked just now who we are."""
         if self.know_wire() or self._link.is_dropped:
             self._outgoing.write(self._link, encode(self._link.writer))
+        elif self._link.connection.is_asked:
+            return False
         else:
             classic_writer = self._engine.classic_writer
             self._link.send_early(encode(classic_writer), encode(self._packer))
+        return True
 
     def rename(self, frame: Rename | Regroup) -> None:
         """Tell the server another name or group."""
         if not (self._engine.is_usable and self._link.is_open):
             self._engine.raise_closed()
-        keeper = self._engine.keeper
-        if isinstance(frame, Rename):
-            keeper.name = frame.name
-        else:
-            keeper.group = frame.group
+        self.note_wish(frame)
         if not self.know_wire():
             if self._link.is_dropped:
                 return  # the next hello says so
-            self._lock.run(self._write_early, lambda writer: writer.control(frame))
-            self.see_off()
-            return
+            if not self.is_held:
+                has_left = self._lock.run(
+                    self._write_early, lambda writer: writer.control(frame)
+                )
+                if has_left is not False:
+                    self.see_off()
+                    return
+            self.agree(STALL)
         encoded = self._link.writer.control(frame)
         batch = self._open_batches.get(threading.get_ident())
         if batch is None:
@@ -304,6 +327,14 @@ class Uplink:
         else:  # between what was sent before and after it
             batch.frames.append(encoded)
             batch.size += len(encoded)
+
+    def note_wish(self, frame: Rename | Regroup) -> None:
+        """The program wants to be called something else from now on."""
+        persona = self._engine.keeper.persona
+        if isinstance(frame, Rename):
+            persona.wants("name", frame.name)
+        else:
+            persona.wants("group", frame.group)
 
     def see_off(self) -> None:
         """Wait until what could not be written at once is, where one may wait: nobody

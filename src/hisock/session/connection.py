@@ -35,6 +35,10 @@ _LISTENS: Final = frozenset({State.ASKED, State.OPEN})
 #: Milliseconds that a deadline is forgiven: clocks are read at different moments.
 _SLACK_MS: Final = 1
 _BYE: Final = 35
+#: Codes of goodbyes; see ``docs/wire.md``.
+_CLOSED: Final = 0
+_VIOLATION: Final = 5
+_TOO_LARGE: Final = 6
 #: Goodbyes of the classic wire.
 _FAREWELLS: Final = frozenset((b"$DISCONN$", b"$USRCLOSE$"))
 #: The numbers of pings are as small as is enough to tell them apart.
@@ -279,4 +283,7 @@ class Connection(Handshake):
 def _bye_for(happened: Input, closed: Closed) -> Bye:
     """The goodbye on the compact wire: its code, and the reason in short."""
     text = closed.reason[:1024].encode(errors="replace").decode()
-    return Bye(5 if happened is Input.VIOLATION else 0, text)
+    if happened is not Input.VIOLATION:
+        return Bye(_CLOSED, text)
+    is_too_large = closed.error is not None and closed.error.code == "too_large"
+    return Bye(_TOO_LARGE if is_too_large else _VIOLATION, text)

@@ -292,7 +292,8 @@ class Decoder:
         if 0 < self.largest < length:
             raise RemoteProtocolError(
                 f"a message of {length} bytes was announced, "
-                f"the limit is {self.largest}"
+                f"the limit is {self.largest}",
+                "too_large",
             )
         if len(_LENGTHS) >= _REMEMBERED:
             _LENGTHS.clear()
@@ -381,7 +382,9 @@ class HelloReader:
         length = int(head)
         if 0 < self._largest < length:
             raise RemoteProtocolError(
-                f"a hello of {length} bytes was announced, the limit is {self._largest}"
+                f"a hello of {length} bytes was announced, the limit is "
+                f"{self._largest}",
+                "too_large",
             )
         return length
 

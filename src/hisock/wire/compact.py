@@ -427,7 +427,9 @@ class Decoder:
         length = int.from_bytes(head, "big")
         if length > self._largest:
             raise RemoteProtocolError(
-                f"a frame of {length} bytes was announced, the limit is {self._largest}"
+                f"a frame of {length} bytes was announced, the limit is "
+                f"{self._largest}",
+                "too_large",
             )
         if length < 2:  # the shortest array with a kind in it
             raise RemoteProtocolError(f"a frame has no {length} bytes")
