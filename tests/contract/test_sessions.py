@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hisock import ClientInfo
 from tests.chaos.pipes import Direction, How
 
 from . import Net, Record, Thread, eventually
@@ -174,9 +175,12 @@ def test_a_handler_may_end_while_nobody_is_there(cut: CutWay) -> None:
     cut.turn()
     calling = Thread(cut.call, "slow", 4)
     assert ran.next() == "began"
-    with cut.apart():
-        go_on.set()
-        assert calling.is_alive
+    cut.proxy.refuse("fin")
+    cut.cut()
+    go_on.set()
+    assert cut.proxy.wait_for(lambda: cut.proxy.refused)
+    assert calling.is_alive
+    cut.proxy.accept_again()
     assert calling.result() == 8
 
 
@@ -371,13 +375,18 @@ WAITS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def each_of(who: ClientInfo) -> Iterator[int]:
+    """Answers a stream."""
+    yield 7
+
+
 @pytest.mark.parametrize("wait", WAITS)
 def test_who_waits_comes_back(idle: CutWay, wait: str) -> None:
     """A client that nobody turns does so inside whatever waits for the server."""
     server = idle.server
     server.on_resume(lambda who: server.send_client(who, "it", 7))
     server.on("give")(lambda who: 7)
-    server.on("each")(lambda who: iter([7]))
+    server.on("each")(each_of)
     idle.net.turn(server)
     idle.net.raw_client(server, "bea", "7")
     idle.client.send("hello", b"")

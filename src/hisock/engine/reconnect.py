@@ -14,9 +14,10 @@ import random
 import select
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from hisock.engine.dial import DEAD_AFTER, tune
+from hisock.engine.dial import DEAD_AFTER, targets_of, tune
 from hisock.engine.link import DONT_WAIT, Link
 from hisock.engine.proof import Persona, Proof
 from hisock.engine.undelivered import undelivered
@@ -73,6 +74,7 @@ class Reconnector:
         "_engine",
         "_following",
         "_give_up_at",
+        "_looks_up",
         "_next_target",
         "_reason",
         "_secure",
@@ -107,6 +109,7 @@ class Reconnector:
         self.proof = proof
         self._targets = targets
         self._next_target = 0
+        self._looks_up = False
         self.is_willing = is_willing
         self._window = window if is_willing else 0.0
         self._dead_after = dead_after
@@ -307,6 +310,8 @@ class Reconnector:
     def _try(self, link: Link, now: float) -> None:
         family, address = self._targets[self._next_target % len(self._targets)]
         self._next_target += 1
+        if self._next_target % len(self._targets) == 0:
+            self._look_up()
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
         try:
@@ -323,6 +328,20 @@ class Reconnector:
             self._give_up_at = now + _CONNECT
         else:
             sock.close()
+
+    def _look_up(self) -> None:
+        """Ask what the server's name stands for by now; in a thread, as it may take."""
+        where = self._engine.server_address
+        if isinstance(where, str) or self._targets[0][1][0] == where[0]:
+            return  # a path, or an address that needs no look-up
+        if not self._looks_up:
+            self._looks_up = True
+            self._engine.workers.submit(partial(targets_of, where), self._looked_up)
+
+    def _looked_up(self, targets: Any, error: BaseException | None) -> None:
+        self._looks_up = False
+        if error is None and targets:
+            self._targets = targets
 
     def _look(self, link: Link, sock: socket.socket, now: float) -> None:
         """See what became of a try."""

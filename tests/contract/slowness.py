@@ -1,0 +1,111 @@
+"""A client and its server with a network between them that takes nothing for a while."""
+
+from __future__ import annotations
+
+__all__ = ("BOUND", "SIZE", "Got", "SlowWay")
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from hisock import Limits
+from hisock.hub.outbox import Outbox
+from hisock.types import Gap
+
+from . import Net, Record, bare, eventually
+from .cutting import CutWay
+
+#: Bytes that may wait for a peer in these tests.
+BOUND = 64 * 1024
+#: Bytes of padding of one message.
+SIZE = 1000
+
+_PADDING = b"x" * SIZE
+
+
+class SlowWay(CutWay):
+    """As ``CutWay``, with a small bound; every message has a number and is padded.
+
+    Attributes:
+        got: Numbers, and gaps in their places, as they came; other content as it is.
+        undelivered: What the server's ``on_error`` was told.
+    """
+
+    def __init__(self, net: Net, *, up: bool, **limits: Any) -> None:
+        self.got = Record()
+        self.undelivered = Record()
+        options = {"limits": Limits(outbox=BOUND, **limits)}
+        super().__init__(net, up=up, server=options, client=options)
+        for command in ("it", "other"):
+            self.on(command)(self._note_number)
+        self.on("mark")(lambda message: self.got(message))
+        self.client.on_gap(lambda gap: self.got(gap))
+
+    def _note_number(self, message: Any) -> None:
+        self.got(message[0])
+
+    def turn(self) -> None:
+        """Have both turned, and know what the server's errors are."""
+        super().turn()
+        self.server.on_error(lambda error: self.undelivered(error))
+
+    def number(self, number: int, command: str = "it", **options: Any) -> None:
+        """Send a padded message."""
+        self.send(command, [number, _PADDING], **options)
+
+    def numbers(self, numbers: Iterable[int], **options: Any) -> None:
+        """Send several."""
+        for number in numbers:
+            self.number(number, **options)
+
+    @property
+    def outbox(self) -> Outbox:
+        """What waits at who sends."""
+        if self.up:
+            outbox: Outbox = bare(self.client)._engine.link.outbox
+        else:
+            outbox = bare(self.server)._members.look_up("ann").outbox
+        return outbox
+
+    def go_on(self) -> None:
+        """Let all pass that waits."""
+        self.proxy.heal()
+
+    def until_mark(self) -> Got:
+        """Send a last message, and return what came before it."""
+        sending = threading.Thread(target=self.send, args=("mark", "end"))
+        sending.start()
+        came = []
+        while (item := self.got.next()) != "end":
+            came.append(item)
+        sending.join()
+        return Got(came)
+
+    def settle(self) -> None:
+        """Wait until nothing is unacknowledged any more."""
+        eventually(lambda: not self.outbox.held)
+
+
+class Got:
+    """What came: numbers, and gaps between them."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+        self.numbers = [item for item in items if isinstance(item, int)]
+        self.gaps = [item for item in items if isinstance(item, Gap)]
+
+    def expect_gaps_in_place(self, count: int, group: str | None = None) -> None:
+        """Numbers count from 0 to ``count``; each gap says what is missing there."""
+        due = 0
+        before: Any = None
+        for item in self.items:
+            if isinstance(item, Gap):
+                assert item.group == group
+                assert not isinstance(before, Gap), "two gaps that are one"
+                assert item.count > 0
+                due += item.count
+            else:
+                assert item == due, f"{due} is missing before {item}"
+                due += 1
+            before = item
+        assert due == count

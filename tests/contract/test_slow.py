@@ -1,0 +1,596 @@
+"""What becomes of messages to a peer that is too slow: as their sender wished, in order,
+and told wherever something is missing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from hisock import ClientInfo, Limits
+from hisock.errors import (
+    HiSockError,
+    InvalidOption,
+    Overloaded,
+    RequestTimeout,
+    SendTimeout,
+    SessionLost,
+    Undelivered,
+    WouldBlock,
+)
+from hisock.hub.outbox import HARD_FACTOR
+from hisock.types import Gap
+
+from . import PATIENCE, Kind, Net, Record, Thread, bare, eventually
+from .slowness import BOUND, SIZE, SlowWay
+
+#: More than fits into the bound, several times.
+MANY = 5 * BOUND // SIZE
+#: What fits into it.
+FITS = BOUND // SIZE
+
+FACES = (
+    Kind("plain", "blocking"),
+    Kind("threaded", "blocking"),
+    Kind("async", "asyncio"),
+    Kind("async", "uvloop"),
+)
+WAYS = [
+    pytest.param((kind, up), id=f"{kind}-{'up' if up else 'down'}")
+    for kind in FACES
+    for up in (True, False)
+]
+
+
+@pytest.fixture(params=FACES, ids=str)
+def net(request: pytest.FixtureRequest) -> Iterator[Net]:
+    """Servers and clients of one face."""
+    made = Net("compact", request.param, request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=WAYS)
+def slow(request: pytest.FixtureRequest) -> Iterator[SlowWay]:
+    """A network that can be held up between two peers of one face, both turned."""
+    kind, up = request.param
+    net = Net("compact", kind, kind)
+    way = SlowWay(net, up=up)
+    way.turn()
+    way.settle()
+    yield way
+    net.close()
+
+
+@pytest.fixture
+def down(net: Net) -> SlowWay:
+    """The same from the server to its client."""
+    way = SlowWay(net, up=False)
+    way.turn()
+    way.settle()
+    return way
+
+
+# --- to one ------------------------------------------------------------------------
+
+
+def test_wait_waits_for_room(slow: SlowWay) -> None:
+    """Nothing is lost, and no more is held than may be."""
+    most = Record()
+    slow.hold(slow.there)
+
+    def send() -> None:
+        for number in range(MANY):
+            slow.number(number, when_slow="wait")
+            most(slow.outbox.held)
+
+    sending = Thread(send)
+    eventually(lambda: slow.outbox.is_full)
+    assert sending.is_alive
+    slow.go_on()
+    sending.result()
+    came = slow.until_mark()
+    assert came.items == list(range(MANY))
+    assert max(most.take(MANY)) < BOUND + 2 * SIZE
+
+
+def test_without_a_wish_a_send_to_one_waits(slow: SlowWay) -> None:
+    """That is the usual."""
+    slow.hold(slow.there)
+    sending = Thread(slow.numbers, range(MANY))
+    eventually(lambda: slow.outbox.is_full)
+    assert sending.is_alive
+    slow.go_on()
+    sending.result()
+    assert slow.until_mark().items == list(range(MANY))
+
+
+def test_wait_gives_up(slow: SlowWay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some time in which nothing is taken; what was accepted still arrives."""
+    for module in ("members", "uplink", "awaiting"):
+        monkeypatch.setattr(f"hisock.engine.{module}.STALL", 0.3)
+    slow.hold(slow.there)
+    accepted = 0
+    with pytest.raises(SendTimeout, match=r"took nothing for 0\.3 s"):
+        for accepted in range(MANY):
+            slow.number(accepted)
+    assert FITS - 3 < accepted < FITS + 3
+    slow.go_on()
+    came = slow.until_mark()
+    kind = slow.net.client_kind if slow.up else slow.net.server_kind
+    # In aio a send happens when it is called; only its awaitable waits, and gives up.
+    assert came.items == list(range(accepted + kind.is_async))
+
+
+def test_raise_says_so_at_once(slow: SlowWay) -> None:
+    """The message that had no room is not sent, all others are."""
+    slow.hold(slow.there)
+    accepted = []
+    with pytest.raises(WouldBlock):
+        for number in range(MANY):
+            slow.number(number, when_slow="raise")
+            accepted.append(number)
+    assert FITS - 3 < len(accepted) < FITS + 3
+    for number in range(3):
+        with pytest.raises(WouldBlock, match="bytes wait"):
+            slow.number(number, when_slow="raise")
+    slow.go_on()
+    slow.settle()
+    slow.number(MANY, when_slow="raise")
+    assert slow.until_mark().items == [*accepted, MANY]
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_what_is_dropped_is_told_in_its_place(slow: SlowWay, policy: Any) -> None:
+    """With its count, once for all that is missing there."""
+    slow.hold(slow.there)
+    held = []
+    for number in range(MANY):
+        slow.number(number, when_slow=policy)
+        held.append(slow.outbox.held)
+    assert max(held) < BOUND + 2 * SIZE
+    slow.go_on()
+    came = slow.until_mark()
+    assert FITS - 3 < len(came.numbers) < MANY - FITS
+    assert came.numbers == sorted(set(came.numbers))
+    if slow.up:  # a server's program is not told what its client's dropped on purpose
+        assert not came.gaps
+        return
+    came.expect_gaps_in_place(MANY)
+    assert len(came.gaps) == 1
+
+
+def test_the_oldest_are_dropped_and_the_newest_arrive(slow: SlowWay) -> None:
+    """Of those that had not left."""
+    slow.hold(slow.there)
+    slow.numbers(range(MANY), when_slow="drop_oldest")
+    slow.go_on()
+    came = slow.until_mark()
+    assert came.numbers[-1] == MANY - 1
+    assert len(came.numbers) < MANY
+
+
+def test_the_newest_are_dropped_and_the_oldest_arrive(slow: SlowWay) -> None:
+    """All that had room when it was sent."""
+    slow.hold(slow.there)
+    slow.numbers(range(MANY), when_slow="drop_newest")
+    slow.go_on()
+    came = slow.until_mark()
+    assert FITS - 3 < len(came.numbers) < FITS + 3
+    assert came.numbers == list(range(len(came.numbers)))
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_what_may_not_be_dropped_is_not(slow: SlowWay, policy: Any) -> None:
+    """Neither is it overtaken by what may, nor does it overtake."""
+    slow.hold(slow.there)
+    for number in range(MANY):
+        if number % 50:
+            slow.number(number, when_slow=policy)
+        else:
+            slow.number(number, "other", when_slow="disconnect")
+    slow.go_on()
+    came = slow.until_mark()
+    assert came.numbers == sorted(came.numbers)
+    assert set(came.numbers) >= set(range(0, MANY, 50))
+    assert len(came.numbers) < MANY
+    if not slow.up:
+        came.expect_gaps_in_place(MANY)
+
+
+def test_only_the_newest_state_arrives(slow: SlowWay) -> None:
+    """For each key and command; the order of all stays, and nothing is missing."""
+    slow.hold(slow.there)
+    held = []
+    for number in range(0, 10 * MANY, 5):
+        slow.number(number, key="a")
+        slow.number(number + 1, key="b")
+        slow.number(number + 2, "other", key="a")
+        slow.number(number + 3, when_slow="latest")
+        held.append(slow.outbox.held)
+    assert max(held) < 2 * BOUND
+    slow.go_on()
+    came = slow.until_mark()
+    assert came.numbers == sorted(set(came.numbers))
+    last = 10 * MANY - 5
+    assert {last, last + 1, last + 2, last + 3} <= set(came.numbers)
+    assert len(came.numbers) < MANY
+    assert not came.gaps
+
+
+def test_a_state_takes_the_place_of_its_newest_message(slow: SlowWay) -> None:
+    """What was sent before it arrives before it, and what after it, after it."""
+    slow.hold(slow.there)
+    sent: list[int] = []
+    for number in range(MANY):
+        if number % 40 == 20:
+            slow.number(number, "other", when_slow="disconnect")
+            sent.append(number)
+        else:
+            slow.number(number, key="it")
+    slow.go_on()
+    came = slow.until_mark()
+    assert came.numbers == sorted(came.numbers)
+    assert set(sent) <= set(came.numbers)
+    assert came.numbers[-1] == MANY - 1
+
+
+def test_fast_peers_get_all_of_it(slow: SlowWay) -> None:
+    """A policy is only for a peer that is too slow."""
+    for policy in ("drop_oldest", "drop_newest", "latest", "raise", "disconnect"):
+        for number in range(FITS // 4):
+            slow.number(number, when_slow=policy)
+        came = slow.until_mark()
+        assert came.items == list(range(FITS // 4))
+        slow.settle()
+
+
+@pytest.mark.parametrize("policy", ["wait", "raise", "drop_oldest", "latest"])
+def test_a_cut_in_the_middle_changes_nothing(slow: SlowWay, policy: Any) -> None:
+    """Dropped or not, what arrives is in order, once, and the newest is among it."""
+    slow.hold(slow.there)
+    slow.numbers(range(FITS // 2), when_slow="disconnect")
+    slow.proxy.refuse()
+    slow.cut("rst")
+    slow.expect("drop")
+    if policy in ("drop_oldest", "latest"):
+        slow.numbers(range(FITS // 2, MANY), when_slow=policy)
+    else:
+        slow.numbers(range(FITS // 2, FITS - 5), when_slow=policy)
+    slow.proxy.accept_again()
+    came = slow.until_mark()
+    assert came.numbers == sorted(set(came.numbers))
+    assert came.numbers[: FITS // 2] == list(range(FITS // 2))
+    last = MANY if policy in ("drop_oldest", "latest") else FITS - 5
+    assert came.numbers[-1] == last - 1
+
+
+# --- life times --------------------------------------------------------------------
+
+
+def test_what_lived_too_long_does_not_arrive(slow: SlowWay) -> None:
+    """A replay after a cut included; all else does, in order."""
+    slow.hold(slow.there)
+    slow.number(1)
+    slow.number(2, ttl=0.1)
+    slow.number(3, ttl=30)
+    end = time.monotonic() + 0.15
+    eventually(lambda: time.monotonic() > end)
+    slow.cut("rst")
+    slow.number(4, ttl=30)
+    assert slow.until_mark().items == [1, 3, 4]
+
+
+# --- many --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_a_gap_tells_the_group(down: SlowWay, policy: Any) -> None:
+    """Gaps of different groups are told apart."""
+    down.hold("down")
+    down.server.join_group("ann", "blue")
+    down.numbers(range(FITS + 2), when_slow="disconnect")
+    for group in ("red", "red", "blue"):
+        down.server.send_group(group, "it", [-1, b""], when_slow=policy)
+    down.server.send_all_clients("it", [-1, b""], when_slow=policy)
+    down.go_on()
+    came = down.until_mark()
+    assert came.gaps == [Gap(2, "red"), Gap(1, "blue"), Gap(1, None)]
+
+
+@pytest.mark.parametrize("policy", [None, "disconnect", "drop_newest", "latest"])
+def test_a_slow_member_delays_nobody(down: SlowWay, policy: Any) -> None:
+    """Nor is a send to all held up by it."""
+    others = [Record() for _ in range(4)]
+    for number, got in enumerate(others):
+        client = down.net.client(down.server, f"fast {number}", "red")
+        client.on("it")(lambda message, got=got: got(message[0]))
+        down.net.turn(client)
+    down.net.expect_members(down.server, 5)
+
+    def worst_of(numbers: range) -> float:
+        taken = []
+        for number in numbers:
+            began = time.monotonic()
+            down.server.send_group("red", "it", [number, b"x"], when_slow=policy)
+            assert [got.next() for got in others] == [number] * 4
+            taken.append(time.monotonic() - began)
+        return sorted(taken)[int(len(taken) * 0.99)]
+
+    usual = worst_of(range(200))
+    down.hold("down")
+    down.numbers(range(FITS + 2), when_slow="disconnect")
+    tries = [worst_of(range(200 * n, 200 * n + 200)) for n in range(1, 4)]
+    # A busy machine is forgiven; a wait for the slow one takes far longer.
+    assert min(tries) < 2 * usual + 0.01
+    down.go_on()
+
+
+def test_members_hear_the_same_in_the_same_order(net: Net) -> None:
+    """Whoever sends: clients whose messages are passed on, and the server's program."""
+    server = net.server()
+
+    @server.on("say")
+    def say(client: ClientInfo, what: Any) -> None:
+        server.send_group("red", "said", [client["name"], what])
+
+    net.turn(server)
+    records = [Record() for _ in range(3)]
+    clients = []
+    for number, got in enumerate(records):
+        client = net.client(server, f"member {number}", "red")
+        client.on("said")(lambda said, got=got: got(tuple(said)))
+        clients.append(client)
+    net.turn()
+    net.expect_members(server, 3)
+    senders = [
+        Thread(lambda c=client: [c.send("say", n) for n in range(100)])
+        for client in clients
+    ]
+    for number in range(100):
+        server.send_group("red", "said", ["server", number])
+    for sender in senders:
+        sender.result()
+    heard = [got.take(400) for got in records]
+    assert heard[0] == heard[1] == heard[2]
+    for name in ("server", "member 0", "member 1", "member 2"):
+        assert [n for who, n in heard[0] if who == name] == list(range(100))
+
+
+@pytest.mark.parametrize("resumes", [True, False], ids=["in time", "too late"])
+def test_a_slow_consumer_is_cut(down: SlowWay, resumes: bool) -> None:
+    """At four times the bound; it may come back to all that still fits."""
+    down.hold("down")
+    down.proxy.refuse()
+    count = 0
+    limit = HARD_FACTOR * FITS + 10
+    while not len(down.told_server) and count < limit:
+        down.number(count, when_slow="disconnect")
+        count += 1
+        if count > (HARD_FACTOR - 1) * FITS + 5:
+            time.sleep(0)  # whoever turns the server may see to it
+    assert down.told_server.next() == "drop"
+    assert count > (HARD_FACTOR - 1) * FITS
+    if resumes:
+        down.go_on()
+        down.proxy.accept_again()
+        assert down.told_server.next() == "resume"
+        assert down.until_mark().items == list(range(count))
+        return
+    down.numbers(range(count, limit + FITS), when_slow="disconnect")
+    assert down.told_server.next() == "leave"
+    report = down.undelivered.next()
+    assert isinstance(report, Undelivered)
+    sent = [message.content[0] for message in report.sent]
+    assert sent == list(range(sent[0], sent[0] + len(sent)))
+    assert sent[0] == 0
+    down.go_on()
+    down.proxy.accept_again()
+    assert down.told_server.next() == "join"
+    told = [down.told_client.next() for _ in range(2)]
+    assert told[0] == "drop"
+    assert isinstance(told[1], SessionLost)
+    assert told[1].reason == "overflow"
+
+
+# --- what is refused ---------------------------------------------------------------
+
+_SENDS: dict[str, Callable[[SlowWay, dict[str, Any]], Any]] = {
+    "client": lambda way, wish: way.client.send("it", [1], **wish),
+    "send_client": lambda way, wish: way.server.send_client("ann", "it", [1], **wish),
+    "send_group": lambda way, wish: way.server.send_group("red", "it", [1], **wish),
+    "send_all": lambda way, wish: way.server.send_all_clients("it", [1], **wish),
+    "group": lambda way, wish: way.server.group("red").send("it", [1], **wish),
+}
+_WRONG: dict[str, dict[str, Any]] = {
+    "no such policy": {"when_slow": "sometimes"},
+    "no text": {"when_slow": 5},
+    "a key for another": {"when_slow": "drop_oldest", "key": 1},
+    "a key like a list": {"key": [1]},
+    "a life of none": {"ttl": 0},
+    "a negative life": {"ttl": -1.0},
+    "no number": {"ttl": float("nan")},
+    "a life in words": {"ttl": "long"},
+    "true": {"ttl": True},
+}
+
+
+@pytest.mark.parametrize("send", _SENDS)
+def test_wrong_wishes_are_refused(down: SlowWay, send: str) -> None:
+    """And nothing is sent."""
+    for wish in _WRONG.values():
+        with pytest.raises(InvalidOption):
+            _SENDS[send](down, wish)
+    assert not down.until_mark().items
+
+
+# --- who only sends, who is slow ---------------------------------------------------
+
+
+@pytest.mark.parametrize("waiting", ["blocking", "nonblocking"])
+def test_who_only_sends_is_served_too(waiting: str) -> None:
+    """Thousands of messages without an ``update()``, and no more kept than may be."""
+    net = Net("compact", Kind("threaded", "blocking"), Kind("plain", waiting))
+    try:
+        server, got = net.server(), Record()
+        server.on("it")(lambda client, number: got(number))
+        net.turn(server)
+        client = net.client(server, "ann", limits=Limits(outbox=BOUND))
+        held = 0
+        for number in range(5000):
+            while True:
+                try:
+                    client.send("it", number)
+                    break
+                except WouldBlock:
+                    assert waiting == "nonblocking"
+                    eventually(lambda: _reads(client))
+            held = max(held, bare(client)._engine.link.outbox.held)
+        assert got.take(5000) == list(range(5000))
+        assert held < BOUND + SIZE
+    finally:
+        net.close()
+
+
+def _reads(client: Any) -> bool:
+    client.poll(0.0)
+    return not client._engine.link.outbox.is_full
+
+
+def test_what_comes_meanwhile_waits_for_update(net: Net) -> None:
+    """It is read, in order, and not lost."""
+    if net.client_kind.face != "plain":
+        pytest.skip("somebody turns it all the time")
+    server = net.server()
+    server.on("it")(lambda client, number: server.send_client(client, "back", number))
+    net.turn(server)
+    client = net.client(server, "ann", limits=Limits(outbox=BOUND))
+    got = Record()
+    client.on("back")(lambda number: got(number))
+    for number in range(3000):
+        client.send("it", number)
+    net.turn(client)
+    assert got.take(3000) == list(range(3000))
+
+
+def test_who_never_updates_is_told(net: Net) -> None:
+    """Where more came than may wait, a send raises what the cure is."""
+    if net.client_kind.face != "plain":
+        pytest.skip("somebody turns it all the time")
+    server = net.server()
+    server.on("it")(
+        lambda client, content: server.send_client(client, "back", bytes(20 * SIZE))
+    )
+    net.turn(server)
+    limits = Limits(outbox=BOUND, queue=BOUND)
+    client = net.client(server, "ann", limits=limits)
+    client.on("back")(lambda content: None)
+    with pytest.raises(Overloaded, match=r"call update\(\) more often"):
+        for number in range(2000):
+            client.send("it", [number, bytes(SIZE)])
+
+
+class Slow:
+    """A server whose handler for ``it`` waits until it is let go.
+
+    Args:
+        net: Makes it, and a client called ``ann`` whose handler doubles.
+        limits: Of the server.
+    """
+
+    def __init__(self, net: Net, **limits: Any) -> None:
+        self.let_go = threading.Event()
+        self.got = Record()
+        self.net = net
+        self.server = net.server(limits=Limits(**limits))
+        self.server.on("it", threaded=True)(self._handle)
+        net.turn(self.server)
+        self.client = net.client(self.server, "ann")
+        self.client.on("double")(lambda number: 2 * number)
+        net.turn(self.client)
+        net.expect_members(self.server, 1)
+
+    def _handle(self, client: ClientInfo, message: Any) -> None:
+        assert self.let_go.wait(PATIENCE)
+        self.got(message[0])
+
+    @property
+    def link(self) -> Any:
+        """The server's record of the client."""
+        return bare(self.server)._members.look_up("ann")
+
+    @property
+    def waiting(self) -> int:
+        """Messages that were read and not handled."""
+        inbox = self.link.inbox
+        return sum(len(e.bodies) for e in list(inbox) if hasattr(e, "bodies"))
+
+
+@pytest.mark.parametrize("limit", ["handler_messages", "handler_queue"])
+def test_a_slow_handler_pauses_the_reading(net: Net, limit: str) -> None:
+    """What does not fit waits at the client; all of it is handled, in order."""
+    allowed = {"handler_messages": 8, "handler_queue": 8 * SIZE}[limit]
+    slow = Slow(net, **{limit: allowed})
+    padding = bytes(SIZE)
+    sending = Thread(
+        lambda: [slow.client.send("it", [n, padding]) for n in range(2000)]
+    )
+    try:
+        eventually(lambda: slow.link.is_paused)
+        # The bound is looked at between two reads, of 64 KiB each.
+        assert slow.waiting < 8 + 64 * 1024 // SIZE + 2
+    finally:
+        slow.let_go.set()
+    assert slow.got.take(2000) == list(range(2000))
+    sending.result()
+
+
+def test_answers_come_through_a_full_queue(net: Net) -> None:
+    """What the server asks is answered though its handler for that client is slow."""
+    slow = Slow(net, handler_messages=8)
+    try:
+        for number in range(40):
+            slow.client.send("it", [number])
+        eventually(lambda: slow.link.is_paused)
+        asking = Thread(
+            lambda: slow.server.call_client("ann", "double", 21, timeout=PATIENCE)
+        )
+        for number in range(40, 80):
+            slow.client.send("it", [number])
+        assert asking.result() == 42
+    finally:
+        slow.let_go.set()
+    assert slow.got.take(80) == list(range(80))
+
+
+def test_too_much_before_an_answer_fails_the_call(net: Net) -> None:
+    """Nothing waits for ever behind what nobody handles; later calls work again."""
+    slow = Slow(net, handler_messages=8, queue=BOUND)
+    answering = threading.Event()
+
+    @slow.client.on("slowly", threaded=True)
+    def slowly(number: int) -> int:
+        assert answering.wait(PATIENCE)
+        return number
+
+    asking = Thread(_failure_of, slow.server)
+    try:
+        eventually(lambda: slow.link.connection.requests.asked)
+        for number in range(3 * BOUND // SIZE):
+            slow.client.send("it", [number, bytes(SIZE)])
+        assert isinstance(asking.result(), Overloaded)
+    finally:
+        answering.set()
+        slow.let_go.set()
+    assert slow.got.take(100) == list(range(100))
+
+
+def _failure_of(server: Any) -> HiSockError:
+    """What a call comes to that is not answered."""
+    with pytest.raises((Overloaded, RequestTimeout, SessionLost)) as caught:
+        server.call_client("ann", "slowly", 1, timeout=2.0)
+    assert isinstance(caught.value, HiSockError)
+    return caught.value
