@@ -341,7 +341,7 @@ def test_a_large_frame_that_is_none_is_a_violation() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        *(compact.header(0), compact.header(101), compact.header(2) + b"\xc0\xc0"),
+        *(compact.header(0), compact.header(2) + b"\xc0\xc0"),
         *(compact.header(2) + b"\x91\x06", compact.header(3) + b"\x92\x21\xc0"),
         compact.header(3) + b"\x92\x20\xff",
     ],
@@ -361,6 +361,21 @@ def test_a_violation_on_the_compact_wire(by_client: bool, wrong: bytes) -> None:
     assert (side.state, side.deadline) == (State.CLOSING, START + LINGER)
     assert fed(side, [compact.encode(Ping(1))]) == []
     assert side.take_bytes() == b""
+
+
+@pytest.mark.parametrize("by_client", [True, False])
+def test_a_frame_over_the_limit(by_client: bool) -> None:
+    """It is a violation with a code of its own, told at the header."""
+    side = in_stage(
+        "compact client" if by_client else "compact server", Limits(message=100)
+    )
+    before, closed = fed(side, [packed("a", b"1") + compact.header(101)])
+
+    assert before == (True, packed("a", b"1")[4:])
+    assert isinstance(closed, Closed)
+    assert closed.reason == "a frame of 101 bytes was announced, the limit is 100"
+    assert isinstance(closed.error, RemoteProtocolError)
+    assert Bye(6, closed.reason) == goodbye(side)
 
 
 def test_an_answer_of_the_wrong_kind_is_a_violation() -> None:

@@ -415,8 +415,21 @@ def expire(connection: Connection, now: float) -> list[Event]:
     return connection.tick(now + 10**6)
 
 
+def guard(connection: Connection, now: float) -> list[Event]:
+    """A hello comes to a server that wants proof."""
+    connection.is_guarded = True
+    return connection.feed(hello(), now)
+
+
+def admit(connection: Connection, now: float) -> list[Event]:
+    """Whoever has to prove who it is has done so."""
+    return connection.let_in(now) if connection.state is State.ASKED else []
+
+
 STEPS: dict[Input, Step] = {
     Input.HELLO: lambda connection, now: connection.feed(hello(), now),
+    Input.GUARD: guard,
+    Input.ADMIT: admit,
     Input.VIOLATION: lambda connection, now: connection.feed(b"x", now),
     Input.EOF: lambda connection, now: connection.feed_eof(now),
     Input.LOST: lambda connection, now: connection.lost("lost", now),
@@ -432,6 +445,7 @@ def in_state(state: State, *, by_client: bool = False) -> Connection:
         connection = pair.client
     else:
         connection = pair.server
+        connection.is_guarded = state is State.ASKED
         if state is not State.HELLO:
             pair.say_hello()
     if state is State.CLOSING:
@@ -451,10 +465,8 @@ def test_every_input_in_every_state(state: State, happened: Input) -> None:
 
     assert connection.state in (state, TRANSITIONS[state].get(happened))
     ended = [event for event in events if isinstance(event, Closed)]
-    is_end = state in (State.HELLO, State.OPEN) and connection.state in (
-        State.CLOSING,
-        State.CLOSED,
-    )
+    ends = (State.CLOSING, State.CLOSED)
+    is_end = state not in ends and connection.state in ends
     assert is_end == bool(ended)
 
 
@@ -496,8 +508,9 @@ def test_whatever_happens(steps: list[Input | bytes], by_client: bool) -> None:
         reached = {before, *TRANSITIONS[before].values()}
         if before is State.HELLO:  # the hello and more, in one read
             reached |= set(TRANSITIONS[State.OPEN].values())
+            reached |= set(TRANSITIONS[State.ASKED].values())
         assert after in reached
-        assert connection.is_open is (after is State.OPEN)
+        assert connection.is_open is (after in (State.ASKED, State.OPEN))
         assert after is not State.CLOSED or connection.deadline is None
         assert after is not State.CLOSING or connection.deadline is not None
 

@@ -34,7 +34,7 @@ class Reports:
         raises: Whether an exception comes out of the turn instead.
     """
 
-    __slots__ = ("_log", "_name", "_raises", "_repeats", "_table")
+    __slots__ = ("_log", "_name", "raises", "_repeats", "_table")
 
     def __init__(
         self, name: str, table: HandlerTable, log: logging.Logger, *, raises: bool
@@ -42,13 +42,13 @@ class Reports:
         self._name = name
         self._table = table
         self._log = log
-        self._raises = raises
+        self.raises = raises
         self._repeats = Repeats()
 
     def failed(self, client: Any, entry: HandlerEntry, error: Exception) -> None:
         """A handler raised, or its message could not be converted."""
         error = explain_conversion(entry, error)
-        if self._raises:
+        if self.raises:
             raise error
         where = entry.signature.where
         who = "" if client is None else f" for {dict(client)}"
@@ -64,7 +64,7 @@ class Reports:
 
     def failed_alone(self, function: Callable[..., Any], error: Exception) -> None:
         """What ``every`` calls raised."""
-        if self._raises:
+        if self.raises:
             raise error
         where = getattr(function, "__qualname__", repr(function))
         if self._table.on_error is not None:

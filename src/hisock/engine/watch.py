@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = ("ClientWatch", "ServerWatch")
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,8 @@ from hisock.engine.serve import ServerEngine
 from hisock.engine.tasks import Tasks
 from hisock.engine.waiting import Waiter
 from hisock.errors import ClientDisconnected
+
+_log = logging.getLogger("hisock.server")
 
 #: Seconds after which a waiting thread looks whether it is still needed.
 _LOOK: Final = 0.25
@@ -137,6 +140,8 @@ class ServerWatch(_Watch):
         try:
             engine.turn_in_loop()
         except Exception as error:
+            if not engine.reports.raises:  # so it is none of the user's
+                _log.exception("a turn failed")
             self.error = error
             self.ended.set()
         if engine.is_closed:
