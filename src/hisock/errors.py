@@ -32,6 +32,7 @@
     ├── HandlerError                       for ``on_error``: a handler raised
     │   ├── UnknownCommand                 for ``on_error``: no handler
     │   ├── Forbidden                      for ``on_error``: no permission
+    │   ├── RateLimited                    for ``on_error``: more often than may be
     │   └── Undelivered                    for ``on_error``: a client is gone for good
     ├── SessionLost                        also ConnectionError
     ├── ConversionError                    also TypeError, ValueError
@@ -79,6 +80,7 @@ __all__ = (
     "HandlerError",
     "UnknownCommand",
     "Forbidden",
+    "RateLimited",
     "Undelivered",
     "SessionLost",
     "ConversionError",
@@ -327,6 +329,17 @@ class Forbidden(HandlerError):
     """
 
     code = "forbidden"
+
+
+class RateLimited(HandlerError):
+    """For ``on_error``: a client sent a command more often than ``on(..., rate=)`` says.
+
+    The message is dropped; who calls instead gets a ``RemoteError`` with that code.
+
+    .. versionadded:: 4.0
+    """
+
+    code = "rate_limited"
 
 
 class Undelivered(HandlerError):

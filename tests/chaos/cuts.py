@@ -166,6 +166,13 @@ class Chaos:
         if self._wait_for_next(before):
             self._proxy.cut(cut.how)
 
+    def resumed(self, cut: Cut) -> None:
+        """Again when the session has just been resumed."""
+        before = self._traffic.resumes
+        self._proxy.cut(cut.how)
+        if self._traffic.wait_for_resume(before, _PATIENCE):
+            self._proxy.cut(cut.how)
+
     def at_once(self, cut: Cut) -> None:
         """Again before the first byte of the next link."""
         self._proxy.cut_after("up", 0, cut.how, of="next")
@@ -217,6 +224,7 @@ KINDS: Final[dict[str, Callable[[Chaos, Cut], None]]] = {
     "black hole": Chaos.black_hole,
     "one-way": Chaos.one_way,
     "twice": Chaos.twice,
+    "resumed": Chaos.resumed,
     "at once": Chaos.at_once,
     "handshake": Chaos.handshake,
     "client alone": Chaos.client_alone,

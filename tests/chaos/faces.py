@@ -10,13 +10,14 @@ __all__ = ("CLIENTS", "SERVERS", "Options", "Side", "Worker", "send_all")
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
-from contextlib import ExitStack
 from random import Random
 from typing import Any, Final, TypeAlias
 
 from hisock import aio, connect, start_server, start_threaded_server, threaded_connect
+from hisock.errors import Overloaded
 
 from .pipes import Direction
 from .traffic import COMMAND, END, Traffic, other_way
@@ -31,6 +32,8 @@ _PATIENCE: Final = 30.0
 _TURN: Final = 0.25
 #: The same while its own sending may go on.
 _GLANCE: Final = 0.01
+#: Bytes of a batch that leaves in one piece, or not at all.
+_BATCH: Final = 32 * 1024
 
 
 class Worker:
@@ -96,26 +99,15 @@ def _hear_members(server: Any, traffic: Traffic) -> None:
 
 
 def _hear_links(client: Any, traffic: Traffic) -> None:
-    """Count what becomes of the client's link, where the library says so."""
-
-    def dropped() -> None:
-        traffic.drops += 1
-
-    def resumed() -> None:
-        traffic.resumes += 1
+    """Count how often the client is back, and note where it is not."""
 
     def lost(what: Any) -> None:
         traffic.lose_session(
             f"{what.reason}, {len(what.unacked)} unacked, {what.missed} missed"
         )
 
-    for name, function in (
-        ("on_drop", dropped),
-        ("on_resume", resumed),
-        ("on_session_lost", lost),
-    ):
-        if hasattr(client, name):
-            getattr(client, name)(function)
+    client.on_resume(traffic.note_resume)
+    client.on_session_lost(lost)
 
 
 # --- sending ---------------------------------------------------------------------
@@ -202,36 +194,80 @@ def aio_server(traffic: Traffic, at: tuple[str, int], options: Options) -> None:
 # --- clients ---------------------------------------------------------------------
 
 
+class _Bursts:
+    """What a client sends between two turns on one thread: some messages, or a batch.
+
+    Args:
+        client: Who sends.
+        traffic: What.
+    """
+
+    def __init__(self, client: Any, traffic: Traffic) -> None:
+        self._client = client
+        self._traffic = traffic
+        self._rng = Random(traffic.seed)
+        self._waiting = traffic.messages("up")
+        #: The next message that may not be sent yet.
+        self._next = next(self._waiting, None)
+        self._burst: deque[list[Any]] = deque()
+        self._has_ended = False
+
+    def send(self) -> None:
+        """Send a burst, and the end after the last."""
+        self._fill()
+        try:
+            if self._rng.random() < 0.5 and _size(self._burst) < _BATCH:
+                self._send_batch()
+            else:
+                self._send_one_by_one()
+            if not (self._burst or self._next or self._has_ended):
+                self._client.send(END, self._traffic.count)
+                self._has_ended = True
+        except Overloaded:  # nothing of it was sent: first take what came
+            pass
+
+    def _fill(self) -> None:
+        for _ in range(self._rng.randint(1, 50) - len(self._burst)):
+            if self._next is None or not self._traffic.may_send(self._next[0]):
+                break
+            self._burst.append(self._next)
+            self._next = next(self._waiting, None)
+
+    def _send_batch(self) -> None:
+        with self._client.batch():
+            for content in self._burst:
+                self._client.send(COMMAND, content)
+        while self._burst:
+            self._burst.popleft()
+            self._traffic.count_sent()
+
+    def _send_one_by_one(self) -> None:
+        while self._burst:
+            self._client.send(COMMAND, self._burst[0])
+            self._burst.popleft()
+            self._traffic.count_sent()
+
+    def patience(self) -> float:
+        """How long a turn may wait: not at all while there is something to send."""
+        if self._has_ended:
+            return _TURN
+        may_send = self._next and self._traffic.may_send(self._next[0])
+        return 0.0 if self._burst or may_send else _GLANCE
+
+
+def _size(burst: Iterable[list[Any]]) -> int:
+    return sum(len(content[2]) for content in burst)
+
+
 def blocking_client(traffic: Traffic, at: tuple[str, int], options: Options) -> None:
     """A client that sends and calls ``update()`` in turn, on this thread alone."""
     with connect(at, name="prover", **options) as client:
         _receive(client, traffic, "down")
         _hear_links(client, traffic)
-        rng = Random(traffic.seed)
-        waiting = traffic.messages("up")
-        content = next(waiting, None)
-        has_ended = False
+        bursts = _Bursts(client, traffic)
         while not traffic.is_over.is_set():
-            with ExitStack() as stack:
-                if rng.random() < 0.5:
-                    stack.enter_context(client.batch())
-                for _ in range(rng.randint(1, 50)):
-                    if content is None or not traffic.may_send(content[0]):
-                        break
-                    client.send(COMMAND, content)
-                    traffic.count_sent()
-                    content = next(waiting, None)
-            if content is None and not has_ended:
-                client.send(END, traffic.count)
-                has_ended = True
-            client.update(timeout=_patience(traffic, content))
-
-
-def _patience(traffic: Traffic, content: list[Any] | None) -> float:
-    """How long a turn may wait: not at all while there is something to send."""
-    if content is None:
-        return _TURN
-    return 0.0 if traffic.may_send(content[0]) else _GLANCE
+            bursts.send()
+            client.update(timeout=bursts.patience())
 
 
 def threaded_client(traffic: Traffic, at: tuple[str, int], options: Options) -> None:

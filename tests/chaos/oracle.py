@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ("Outcome", "Plan", "prove", "resumes")
+__all__ = ("Outcome", "Plan", "prove")
 
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
-
-from hisock.engine.client_face import ClientOptions
 
 from .cuts import Chaos, schedule
 from .faces import CLIENTS, SERVERS, Worker
@@ -20,8 +18,6 @@ from .traffic import Traffic
 #: Seconds between two looks at how far it is.
 _LOOK: Final = 0.25
 _ANYWHERE: Final = ("127.0.0.1", 0)
-#: Whether sessions of this version survive a cut.
-resumes: Final = "resume_window" in ClientOptions.__annotations__
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,8 @@ class Plan:
         kinds: Kinds that the others are drawn from; nothing for all.
         dead_after: Seconds of silence, for both sides.
         stall: Seconds without any message after which it has failed.
+        latency: Seconds that everything takes, each way.
+        chunk: Bytes that pass at a time; ``None`` for as many as come.
         options: Keyword options for both sides; ``None`` for those that resume.
         report: Called with a line every few seconds.
     """
@@ -51,6 +49,8 @@ class Plan:
     kinds: tuple[str, ...] = ()
     dead_after: float = 2.0
     stall: float = 30.0
+    latency: float = 0.0
+    chunk: int | None = None
     options: dict[str, Any] | None = None
     report: Callable[[str], None] | None = None
 
@@ -112,6 +112,8 @@ def prove(plan: Plan) -> Outcome:
         stack.callback(traffic.is_closing.set)
         stack.callback(traffic.end)
         proxy = stack.enter_context(ChaosProxy(traffic.address.result(10.0)))
+        proxy.latency(plan.latency)
+        proxy.dribble(plan.chunk)
         cuts = schedule(plan.seed, plan.cuts, plan.silences, plan.kinds)
         chaos = Chaos(proxy, traffic, cuts)
         stack.enter_context(Worker(traffic, client, traffic, proxy.address, options))

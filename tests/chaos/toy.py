@@ -37,6 +37,8 @@ class _Toy:
 
     def __init__(self, traffic: Traffic, direction: Direction, *, replays: bool):
         self.is_over = threading.Event()
+        self._traffic = traffic
+        self._direction = direction
         self._book = traffic.books[other_way(direction)]
         self._replays = replays
         self._writing = threading.Lock()
@@ -90,6 +92,11 @@ class _Toy:
                 for frame in tuple(self._kept):
                     self._write(frame)
             self._is_first = False
+        self._resumed()
+
+    def _resumed(self) -> None:
+        if self._direction == "up":
+            self._traffic.note_resume()
 
     def _take(self, has: int, number: int, command: str | None, content: Any) -> None:
         # Not under the lock: both sides may wait in it until the other reads.

@@ -133,7 +133,6 @@ class Traffic:
         self.failures: list[str] = []
         self.last_cut = "no cut"
         self.session_losses = 0
-        self.drops = 0
         self.resumes = 0
         self.sent = 0
         self.books = {way: self._book(way) for way in _WAYS}
@@ -187,6 +186,19 @@ class Traffic:
             self._changed.notify_all()
         for what in (self.address, self.member):
             what.cancel()
+
+    def note_resume(self) -> None:
+        """The client says that it is back."""
+        with self._changed:
+            self.resumes += 1
+            self._changed.notify_all()
+
+    def wait_for_resume(self, before: int, timeout: float) -> bool:
+        """Wait until the client was back more often than ``before``; whether it was."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self.is_over.is_set() or self.resumes > before, timeout
+            )
 
     def lose_session(self, reason: object) -> None:
         """Note that a session was lost."""

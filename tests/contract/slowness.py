@@ -16,9 +16,9 @@ from . import Net, Record, bare, eventually
 from .cutting import CutWay
 
 #: Bytes that may wait for a peer in these tests.
-BOUND = 64 * 1024
+BOUND = 256 * 1024
 #: Bytes of padding of one message.
-SIZE = 1000
+SIZE = 4000
 
 _PADDING = b"x" * SIZE
 

@@ -341,7 +341,10 @@ class Net:
         self.now = 100.0
         #: Those whose hello was not acted on yet, the oldest first.
         self.doors: list[Member] = []
-        self.sessions: Sessions[Member] = Sessions(Random(seed).randbytes, WINDOW)
+        self._draw = Random(seed).randbytes
+        self.sessions: Sessions[Member] = Sessions(self._draw, WINDOW)
+        #: What the hello knew that the present session was opened for, and its reason.
+        self._opened = "", ""
         self.member: Member | None = None
         #: What the server reported as perhaps not delivered.
         self.lost: list[int] = []
@@ -398,15 +401,25 @@ class Net:
             return
         reason = self.sessions.why_not(hello)
         session = self.sessions.open(hello, door)
+        session.epoch = self._draw(8).hex()
+        self._opened = hello.epoch, reason
         door.connection.serve("Ada", None, self.now, session=session, reason=reason)
         door.outbox.replay = session.replay
         self.member = door
         door.take(door.inbox[1:], self.now)
 
+    def _knows(self, hello: Hello, session: Session) -> bool:
+        """Whether the client means this session, and not one before it of that name:
+        it has heard a welcome of it, or never one at all."""
+        return hello.epoch == session.epoch or (hello.epoch, "") == self._opened
+
     def _resume(
         self, door: Member, hello: Hello, member: Member, session: Session
     ) -> None:
         assert session.tokens is not None
+        knows = self._knows(hello, session)
+        if not knows:
+            hello = msgspec.structs.replace(hello, got=0)
         replay = session.replay
         if not session.tokens.admits(hello.token):
             self._refuse(door, "unauthorized")
@@ -420,7 +433,11 @@ class Net:
         requests = member.connection.requests
         member.pipe, member.connection = door.pipe, door.connection
         member.connection.serve(
-            *("Ada", None, self.now), session=session, resumed=True, requests=requests
+            *("Ada", None, self.now),
+            session=session,
+            resumed=knows,
+            reason="" if knows else self._opened[1],
+            requests=requests,
         )
         replay.acknowledge(hello.got)
         member.connection.needs_attention = False

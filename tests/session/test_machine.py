@@ -207,11 +207,9 @@ class EndingSessions(Sessions):
             self.net.end_session(reason)
 
 
+BOUNDS = settings(stateful_step_count=40, deadline=None, report_multiple_bugs=False)
+
 TestLivingSessions = LivingSessions.TestCase
+TestLivingSessions.settings = settings(BOUNDS, max_examples=300)
 TestEndingSessions = EndingSessions.TestCase
-TestLivingSessions.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None
-)
-TestEndingSessions.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None
-)
+TestEndingSessions.settings = settings(BOUNDS, max_examples=200)

@@ -230,7 +230,7 @@ class Runner:
         failure: Exception | None = None
         try:
             if is_permitted(entry.options.requires, link.info):
-                return True
+                return entry.rate is None or self._is_due(link, entry, answering)
         except Exception as error:
             failure = error
         if answering is not None:
@@ -240,6 +240,20 @@ class Runner:
             self._owner.failed(link, entry, failure)
         elif answering is None:
             self._owner.forbidden(link, entry)
+        return False
+
+    def _is_due(
+        self, link: Link, entry: HandlerEntry, answering: Answering | None
+    ) -> bool:
+        """Whether the client has not had it run too often; if so, that is said."""
+        assert entry.rate is not None
+        if link.allows(entry, entry.rate):
+            return True
+        if answering is not None:
+            text = f"{entry.command!r:.64} is limited to {entry.options.rate}"
+            self._fail(link, answering, CommandError("rate_limited", text))
+        else:
+            self._owner.too_often(link, entry)
         return False
 
     def _run_frame(self, link: Link, frame: PackedFrame, client: Any) -> bool:

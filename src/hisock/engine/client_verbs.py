@@ -140,17 +140,12 @@ class ClientVerbs:
         if engine.uplink.know_wire():
             self._send_early()
             engine.uplink.send(command, content, wish)
-        elif (
-            self._early
-            or engine.link.is_dropped
-            or not engine.uplink.may_leave(command, content, wish)
-        ):
-            if not (engine.is_usable and engine.is_open):
-                engine.raise_closed()
+            return
+        if not (engine.is_usable and engine.is_open):
+            engine.raise_closed()
+        if self._early or not engine.uplink.send_at_once(command, content, wish):
             compact.pack(content)  # what cannot be sent is refused here
             self._early.append((command, content, wish))
-        else:
-            engine.uplink.send(command, content, wish)
 
     def rename(self, frame: Rename | Regroup) -> None:
         """Be called something else, in order with what is sent."""
@@ -158,12 +153,12 @@ class ClientVerbs:
         with self._sending_early:
             if engine.uplink.know_wire():
                 self._send_early()
-            elif self._early or (engine.uplink.is_held and not engine.link.is_dropped):
-                if not (engine.is_usable and engine.is_open):
-                    engine.raise_closed()
-                self._early.append(frame)
+                engine.uplink.rename(frame)
                 return
-            engine.uplink.rename(frame)
+            if not (engine.is_usable and engine.is_open):
+                engine.raise_closed()
+            if self._early or not engine.uplink.rename_at_once(frame):
+                self._early.append(frame)
 
     def _send_early(self) -> None:
         engine = self._engine

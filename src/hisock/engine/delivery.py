@@ -27,7 +27,8 @@ class Delivery(Value, frozen=True):
 
     Attributes:
         until: When it is no longer wanted, in milliseconds of our monotonic clock.
-        when_slow: What becomes of it where the peer is too slow; ``None`` for the usual.
+        when_slow: What becomes of it where the peer is too slow; ``None`` for what is
+            usual.
         key: With ``"latest"``: of what it is the newest state.
     """
 

@@ -118,6 +118,7 @@ class Face:
         override: bool = False,
         concurrency: int = 1,
         requires: str | Callable[[Any], object] | None = None,
+        rate: str | float | None = None,
     ) -> Callable[[Handler], Handler]:
         """Register the decorated function for a command, or for a reserved event.
 
@@ -136,6 +137,10 @@ class Face:
                 Where it may not, its message is dropped and ``on_error`` told
                 (``Forbidden``); a call or stream gets a ``RemoteError`` with the code
                 ``forbidden``.
+            rate: On a server: how often each client may have it run, like ``"20/s"`` or
+                ``"100/min"``, on average; as many at once. What is more is dropped and
+                ``on_error`` told (``RateLimited``); a call or stream gets a
+                ``RemoteError`` with the code ``rate_limited``.
 
         Returns:
             A decorator that returns the function as it is.
@@ -159,6 +164,7 @@ class Face:
             override=override,
             concurrency=concurrency,
             requires=requires,
+            rate=rate,
         )
 
         def register(function: Handler) -> Handler:

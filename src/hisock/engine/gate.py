@@ -298,9 +298,10 @@ class Gate:
     def _ask(self, link: Link) -> None:
         """Have a newcomer prove who it is; under the lock."""
         connection = link.connection
-        if connection.state is not State.ASKED:
+        if connection.state is State.OPEN:
             # It said hello just before there was a check: the next time it is asked.
             link.lose_for("it has to be checked first")
+        if connection.state is not State.ASKED:
             return
         if link.inbox and isinstance(link.inbox[0], Opened):
             del link.inbox[0]

@@ -90,6 +90,7 @@ class Link:
         "_running",
         "_shut",
         "address",
+        "allowances",
         "connection",
         "cut_reason",
         "ends_at",
@@ -141,6 +142,8 @@ class Link:
         self.paced: Messages | None = None
         self.wants_roster = True
         self.todo: list[Callable[[], object]] = []
+        #: How often handlers with a rate may run for it.
+        self.allowances: dict[HandlerEntry, Bucket] | None = None
         self._running: dict[HandlerEntry, int] | None = None
         self.is_dropped = False
         self.secure: SecureSocket | None = None
@@ -212,6 +215,16 @@ class Link:
         count = sum(len(event.bodies) - event.place for event in waiting)
         too_many = 0 < limits.handler_messages < count
         return too_many or 0 < limits.handler_queue < size
+
+    def allows(self, entry: HandlerEntry, rate: float) -> bool:
+        """Whether a handler has not run too often for this peer; counts it if so."""
+        now = clock()
+        if self.allowances is None:
+            self.allowances = {}
+        bucket = self.allowances.get(entry)
+        if bucket is None:
+            bucket = self.allowances[entry] = Bucket(rate, now)
+        return bucket.take(1, now)
 
     def begin(self, entry: HandlerEntry) -> None:
         """A handler for this link takes longer than its call."""

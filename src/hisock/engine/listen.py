@@ -24,9 +24,9 @@ from hisock.engine.link import Link
 from hisock.engine.threads import StateLock
 from hisock.hub.outbox import Outbox
 from hisock.session.connection import Connection
+from hisock.session.events import Messages
 from hisock.session.rates import Bucket
 from hisock.session.resume import ACK_DELAY
-from hisock.session.events import Messages
 from hisock.session.states import State
 from hisock.types import Limits
 

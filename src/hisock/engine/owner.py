@@ -39,6 +39,9 @@ class Owner(Protocol):
     def forbidden(self, link: Link, entry: HandlerEntry) -> None:
         """A message came whose sender may not have it handled."""
 
+    def too_often(self, link: Link, entry: HandlerEntry) -> None:
+        """A message came more often than its handler allows."""
+
     def broken(self, link: Link, error: RemoteProtocolError) -> None:
         """The peer sent bytes that are none of hisock's."""
 

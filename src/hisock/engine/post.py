@@ -167,7 +167,7 @@ class Post:
         command: str | None,
         group: str | None = None,
     ) -> None:
-        """Send a frame that may be dropped where the peer is too slow; under the lock."""
+        """Send a frame that may be dropped if the peer is too slow; under the lock."""
         outbox = link.outbox
         is_free = not (outbox.size or link.is_dropped or outbox.is_full)
         if is_free or not link.is_open:

@@ -15,6 +15,7 @@ from hisock.errors import (
     ConversionError,
     Forbidden,
     HandlerError,
+    RateLimited,
     Refused,
     Undelivered,
     UnknownCommand,
@@ -110,6 +111,18 @@ class Reports:
         if self._table.on_error is not None:
             self._tell(Forbidden(text, client, entry.command, where), None)
         elif count := self._repeats.due(("forbidden", entry.command)):
+            self._log.warning("%s (%d)", text, count)
+
+    def too_often(self, client: Any, entry: HandlerEntry) -> None:
+        """A client sent a command more often than may be; the message is dropped."""
+        text = (
+            f"{self._name}: {dict(client)} sends {entry.command!r:.64} more often than "
+            f"{entry.options.rate}; its message was dropped"
+        )
+        if self._table.on_error is not None:
+            where = entry.signature.where
+            self._tell(RateLimited(text, client, entry.command, where), None)
+        elif count := self._repeats.due(("rate", entry.command)):
             self._log.warning("%s (%d)", text, count)
 
     def check_failed(

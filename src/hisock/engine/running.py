@@ -41,6 +41,10 @@ class Running:
         """Report a message whose sender may not have it handled."""
         self._engine.reports.forbidden(link.info, entry)
 
+    def too_often(self, link: Link, entry: HandlerEntry) -> None:
+        """Report a message that came more often than its handler allows."""
+        self._engine.reports.too_often(link.info, entry)
+
     def send(self, link: Link, frame: Written) -> None:
         """Send frames to the peer."""
         raise NotImplementedError

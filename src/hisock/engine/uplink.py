@@ -252,26 +252,36 @@ class Uplink:
         """
         if not (self._engine.is_usable and self._link.is_open):
             self._engine.raise_closed()
-        # Busy: a signal handler, in the middle of a read. A loop reads anyway.
-        if not (self._lock.is_busy or self._outgoing.gather is not None):
+        if not self._lock.is_busy:  # as in a signal handler, in the middle of a read
             self._pump.try_pump(0.0)
-        is_cut = self._link.is_dropped
+        if not self.send_at_once(command, content, wish):
+            self.agree(STALL)
+            self.send(command, content, wish)
+
+    def send_at_once(
+        self, command: str | None, content: Any, wish: Delivery | None
+    ) -> bool:
+        """As ``_send_early``, if it need not wait for the server's answer; else false.
+
+        Raises:
+            ReservedCommand, NotSendable, MessageTooLarge: The message cannot be sent.
+        """
         if (
-            not is_cut
-            and self.may_leave(command, content, wish)
-            and not self.know_wire()
+            self._link.is_dropped
+            or not self.may_leave(command, content, wish)
+            or self.know_wire()
         ):
-            self._link.writer.message(command, content)  # what cannot be sent raises
-            if self._link.outbox.is_full:
-                self._wait_for_room()
-            has_left = self._lock.run(
-                self._write_early, lambda writer: writer.message(command, content)
-            )
-            if has_left is not False:
-                self.see_off()
-                return
-        self.agree(STALL)
-        self.send(command, content, wish)
+            return False
+        self._link.writer.message(command, content)  # what cannot be sent raises
+        if self._link.outbox.is_full:
+            self._wait_for_room()
+        has_left = self._lock.run(
+            self._write_early, lambda writer: writer.message(command, content)
+        )
+        if has_left is False:
+            return False
+        self.see_off()
+        return True
 
     def may_leave(
         self, command: str | None, content: Any, wish: Delivery | None
@@ -308,18 +318,11 @@ class Uplink:
         """Tell the server another name or group."""
         if not (self._engine.is_usable and self._link.is_open):
             self._engine.raise_closed()
-        self.note_wish(frame)
         if not self.know_wire():
-            if self._link.is_dropped:
-                return  # the next hello says so
-            if not self.is_held:
-                has_left = self._lock.run(
-                    self._write_early, lambda writer: writer.control(frame)
-                )
-                if has_left is not False:
-                    self.see_off()
-                    return
+            if self.rename_at_once(frame):
+                return
             self.agree(STALL)
+        self.note_wish(frame)
         encoded = self._link.writer.control(frame)
         batch = self._open_batches.get(threading.get_ident())
         if batch is None:
@@ -327,6 +330,24 @@ class Uplink:
         else:  # between what was sent before and after it
             batch.frames.append(encoded)
             batch.size += len(encoded)
+
+    def rename_at_once(self, frame: Rename | Regroup) -> bool:
+        """As ``rename``, if it need not wait for the server's answer; else false."""
+        if self._link.is_dropped:
+            self.note_wish(frame)
+            return True  # the next hello says so
+        if self.is_held or self.know_wire():
+            return False
+        if self._lock.run(self._rename_early, frame) is False:
+            return False
+        self.see_off()
+        return True
+
+    def _rename_early(self, frame: Rename | Regroup) -> bool:
+        if not self._write_early(lambda writer: writer.control(frame)):
+            return False
+        self.note_wish(frame)
+        return True
 
     def note_wish(self, frame: Rename | Regroup) -> None:
         """The program wants to be called something else from now on."""

@@ -1,15 +1,18 @@
-"""Who may have a handler run: what ``on(..., requires=)`` says."""
+"""Who may have a handler run, and how often: ``on(..., requires=, rate=)``."""
 
 from __future__ import annotations
 
-__all__ = ("check_permission", "is_permitted")
+__all__ = ("check_permission", "is_permitted", "read_rate")
 
 import inspect
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from hisock.errors import InvalidOption
 from hisock.types import ClientInfo
+
+_SECONDS: Final = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
 
 def check_permission(requires: object) -> None:
@@ -52,3 +55,20 @@ def is_permitted(
             answer.close()
         raise InvalidOption("requires= returned something to be awaited, not a bool")
     return bool(answer)
+
+
+def read_rate(rate: object) -> float:
+    """How often a second ``"20/s"``, ``"100/min"`` or a number is.
+
+    Raises:
+        InvalidOption: It is no rate.
+    """
+    if isinstance(rate, int | float) and not isinstance(rate, bool):
+        value = float(rate)
+    else:
+        text = rate if isinstance(rate, str) else ""
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)/(s|sec|m|min|h)", text.strip())
+        value = float(found[1]) / _SECONDS[found[2]] if found else 0.0
+    if not 0 < value < 1e12:
+        raise InvalidOption(f'a rate is like "20/s" or "100/min", not {rate!r:.40}')
+    return value

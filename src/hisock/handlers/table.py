@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from hisock.errors import InvalidOption
 from hisock.handlers.cast import Cast, cast_for, unpack
-from hisock.handlers.permission import check_permission
+from hisock.handlers.permission import check_permission, read_rate
 from hisock.handlers.signature import Signature, read_signature
 from hisock.wire.frames import Value
 from hisock.wire.payload import prefix_of
@@ -72,21 +72,26 @@ class Options(Value, frozen=True, kw_only=True):
         concurrency: How many of one client's messages may be handled at a time.
         override: Whether it is meant to take the place of an earlier one.
         requires: The role that a client needs; or what tells whether a client may.
+        rate: How often a second each client may have it run, ``"20/s"``; ``None`` for
+            as often as it likes.
     """
 
     threaded: bool = False
     concurrency: int = 1
     override: bool = False
     requires: str | Callable[[Any], object] | None = None
+    rate: str | float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.
 
         Raises:
-            InvalidOption: ``concurrency`` is no number from 1 up, or ``requires``
-                neither a role nor a plain function.
+            InvalidOption: ``concurrency`` is no number from 1 up, ``requires`` neither
+                a role nor a plain function, or ``rate`` no rate.
         """
         check_permission(self.requires)
+        if self.rate is not None:
+            read_rate(self.rate)
         number = self.concurrency
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InvalidOption(f"concurrency is 1 or more, not {number!r:.40}")
@@ -105,7 +110,8 @@ class HandlerEntry:
         options: How it runs.
         is_plain: Whether calling it is all there is to do.
         is_async: Whether it awaits.
-        is_free: Whether every client may have it run.
+        is_free: Whether every client may have it run, as often as it likes.
+        rate: How often a second each may; ``None`` for any number of times.
         call: Takes all that is offered, converts the text of the message, passes on
             what the function takes. For a command that is always ``(client, text)``.
         call_packed: The same for MessagePack bytes.
@@ -120,6 +126,7 @@ class HandlerEntry:
         "is_free",
         "is_plain",
         "options",
+        "rate",
         "signature",
     )
 
@@ -137,7 +144,8 @@ class HandlerEntry:
         self.options = options
         self.is_async = signature.kind in ("coroutine", "async_generator")
         self.is_plain = signature.kind == "plain" and not options.threaded
-        self.is_free = options.requires is None
+        self.rate = None if options.rate is None else read_rate(options.rate)
+        self.is_free = options.requires is None and self.rate is None
         cast: Cast | None = None
         if offered[-1:] == ("message",):
             cast = cast_for(signature.hint)
@@ -233,7 +241,7 @@ class HandlerTable:
         offered = self._events.get(command)
         if offered is None or command[:1] != "$":
             prefix_of(command)
-        if options.requires is not None:
+        if options.requires is not None or options.rate is not None:
             self._check_requires(command)
         if offered is None:
             offered = ("command", "message") if command == EVERYTHING else ("message",)
@@ -252,11 +260,13 @@ class HandlerTable:
 
     def _check_requires(self, command: str) -> None:
         if not self._on_server:
-            raise InvalidOption("requires= is for servers: a client has one server")
+            raise InvalidOption(
+                "requires= and rate= are for servers: a client has one server"
+            )
         if command in self._events:
             raise InvalidOption(
-                f"requires= is for commands; {command!r} happens to a client without "
-                "its asking"
+                f"requires= and rate= are for commands; {command!r} happens to a "
+                "client without its asking"
             )
 
     def _pad(self, offered: tuple[str, ...]) -> tuple[str, ...]:

@@ -99,7 +99,8 @@ class FirstFrame:
     def _check(size: int) -> None:
         if size > EARLY:
             raise RemoteProtocolError(
-                f"{size} bytes came before the welcome, the limit is {EARLY}"
+                f"{size} bytes came before the welcome, the limit is {EARLY}",
+                "too_large",
             )
 
 
@@ -168,10 +169,10 @@ class Trial:
             return self._feed_first(data)
         before = len(self.bodies)
         rest = self.decoder.feed(data, self.bodies)
+        mark = b"" if rest is None else self.bodies.pop()
         self._count(self.bodies[before:])
         if rest is None:
             return None
-        mark = self.bodies.pop()
         if mark != CONFIRMATION[0] or not self.is_asked:
             raise RemoteProtocolError("$COMPACT$ came before the welcome")
         self.speaks_compact = True
@@ -181,7 +182,8 @@ class Trial:
         self._size += sum(map(len, bodies)) + self._header_len * len(bodies)
         if self._size > EARLY:
             raise RemoteProtocolError(
-                f"{self._size} bytes came before the welcome, the limit is {EARLY}"
+                f"{self._size} bytes came before the welcome, the limit is {EARLY}",
+                "too_large",
             )
         self.has_left = self.has_left or b"$USRCLOSE$" in bodies
         if self.expects_proof:

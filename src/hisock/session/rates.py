@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Bucket", "read_rate")
-
-import re
-from typing import Final
-
-from hisock.errors import InvalidOption
-
-_SECONDS: Final = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+__all__ = ("Bucket",)
 
 
 class Bucket:
@@ -45,20 +38,3 @@ class Bucket:
     def _fill(self, now: float) -> None:
         self._level = min(self._most, self._level + (now - self._at) * self.rate)
         self._at = now
-
-
-def read_rate(rate: object) -> float:
-    """How often a second ``"20/s"``, ``"100/min"`` or a number is.
-
-    Raises:
-        InvalidOption: It is no rate.
-    """
-    if isinstance(rate, int | float) and not isinstance(rate, bool):
-        value = float(rate)
-    else:
-        text = rate if isinstance(rate, str) else ""
-        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)/(s|sec|m|min|h)", text.strip())
-        value = float(found[1]) / _SECONDS[found[2]] if found else 0.0
-    if not 0 < value < 1e12:
-        raise InvalidOption(f'a rate is like "20/s" or "100/min", not {rate!r:.40}')
-    return value
