@@ -332,7 +332,7 @@ class Forbidden(HandlerError):
 
 
 class RateLimited(HandlerError):
-    """For ``on_error``: a client sent a command more often than ``on(..., rate=)`` says.
+    """For ``on_error``: a client sent a command more often than ``rate=`` allows.
 
     The message is dropped; who calls instead gets a ``RemoteError`` with that code.
 

@@ -77,6 +77,7 @@ class Outcome:
         session_losses: How often the client was told that its session is over.
         cuts: Connections that were cut or swallowed.
         reconnects: Connections after the first.
+        resumes: How often the client was told that it is back.
         seconds: How long it took.
         failures: What went wrong, the first twenty.
     """
@@ -90,6 +91,7 @@ class Outcome:
     session_losses: int
     cuts: int
     reconnects: int
+    resumes: int
     seconds: float
     failures: tuple[str, ...] = ()
 
@@ -131,6 +133,7 @@ def prove(plan: Plan) -> Outcome:
         session_losses=traffic.session_losses,
         cuts=proxy.cuts + chaos.silences,
         reconnects=proxy.connections - 1,
+        resumes=traffic.resumes,
         seconds=round(time.monotonic() - began, 3),
         failures=tuple(traffic.failures),
     )

@@ -58,6 +58,10 @@ class SlowWay(CutWay):
         for number in numbers:
             self.number(number, **options)
 
+    def broadcast(self, number: int, group: str = "red", **options: Any) -> None:
+        """Send a padded message from the server to a group that the client is in."""
+        self.server.send_group(group, "it", [number, _PADDING], **options)
+
     @property
     def outbox(self) -> Outbox:
         """What waits at who sends."""

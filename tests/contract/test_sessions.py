@@ -427,3 +427,16 @@ def test_several_cuts_while_both_talk(apart: CutWay) -> None:
         count = thread.result()
         assert got.take(count) == list(range(count))
         assert not len(got)
+
+
+def test_the_return_is_told_before_what_came_with_it(apart: CutWay) -> None:
+    """A client hears that it is back, and then what was sent meanwhile."""
+    apart.client.on("it")(lambda message: apart.told_client(message))
+    apart.turn()
+    apart.proxy.refuse()
+    apart.cut()
+    apart.expect("drop")
+    for number in range(3):
+        apart.server.send_client("ann", "it", number)
+    apart.proxy.accept_again()
+    assert apart.told_client.take(4) == ["resume", 0, 1, 2]

@@ -187,11 +187,14 @@ class Outbox:
             self._rest_size += length_of(first)
             return
         count, data = self._take(first)
-        if frames and len(data) < _JOIN:
+        # A mark of the classic wire must not be replayed, so it stands alone.
+        if frames and len(data) < _JOIN and not isinstance(first, Plain):
             joined = bytearray(data)
             while frames and len(joined) < _JOIN:
                 following = frames[0]
-                if isinstance(following, tuple) or length_of(following) >= _JOIN:
+                if isinstance(following, tuple | Plain):
+                    break
+                if length_of(following) >= _JOIN:
                     break
                 more, part = self._take(frames.popleft())
                 count += more

@@ -65,8 +65,9 @@ class Sessions(Generic[M]):
         Args:
             reason: One of the words of ``docs/wire.md`` that its client is told.
         """
-        if self._members.pop(session.sid, None) is None:
+        if self._members.get(session.sid, (None, None))[1] is not session:
             return
+        del self._members[session.sid]
         if len(self._ended) >= _REMEMBERED:
             del self._ended[next(iter(self._ended))]
         self._ended[session.sid] = reason

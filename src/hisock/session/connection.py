@@ -73,7 +73,6 @@ class Connection(Handshake):
                     self.session.replay.acknowledge(frame.number)
         except RemoteProtocolError:
             self.feed = self._feed_nothing
-        self.room = self._compact.room
         return []
 
     def _feed_classic(self, data: bytes, now: float) -> list[Event]:
@@ -223,10 +222,9 @@ class Connection(Handshake):
         if self._by_client:
             ask_at = self.heard + self._dead_after / 2
             if now < ask_at:
-                self._pinged = False
                 self.deadline = ask_at
-            elif not self._pinged:
-                self._pinged = True
+            elif self._asked_at != self.heard:  # since then nobody asked
+                self._asked_at = self.heard
                 self._out += compact.encode(Ping(milliseconds(now) % _PING_RANGE))
                 self.needs_attention = True
         return []
@@ -234,7 +232,6 @@ class Connection(Handshake):
     def listen_anew(self, now: float) -> None:
         """Nobody read for a while: silence counts from now on."""
         self.heard = now
-        self._pinged = False
         if self.state is State.OPEN and self.deadline is not None:
             self._watch_silence()
 
@@ -267,6 +264,7 @@ class Connection(Handshake):
             else:
                 self._say(bye)
         self.needs_attention = True
+        self.room = None
         self.feed = self._feed_nothing
         if self._compact is not None and self.session is not None:
             self.feed = self._feed_closing

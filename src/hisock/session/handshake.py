@@ -99,7 +99,7 @@ class Handshake:
         "_offers_compact",
         "_offset",
         "_out",
-        "_pinged",
+        "_asked_at",
         "_trial",
         "deadline",
         "feed",
@@ -136,7 +136,7 @@ class Handshake:
         self._limits = limits
         self._dead_after = dead_after
         self._early = 0
-        self._pinged = False
+        self._asked_at = -1.0
         self.heard = now
         self.session = session
         self.welcome: Welcome | None = None

@@ -92,22 +92,29 @@ class Replay:
         """
         missing = upto - self.acked
         blocks = self.blocks
-        while missing > 0:
-            if not blocks:
-                raise RemoteProtocolError(
-                    f"frame {upto} was acknowledged, the last sent is {upto - missing}"
-                )
-            block = blocks[0]
-            count = 1
-            if type(block) is Block:
-                count = block.count - self._within
-                if count > missing:
-                    self._within += missing
-                    break
-                self._within = 0
+        if missing <= 0:
+            return
+        whole = 0
+        within = self._within
+        for block in blocks or ():
+            count = block.count - within if type(block) is Block else 1
+            if count > missing:
+                within += missing
+                missing = 0
+                break
+            within = 0
+            whole += 1
             missing -= count
+            if not missing:
+                break
+        if missing or blocks is None:  # nothing has changed yet
+            raise RemoteProtocolError(
+                f"frame {upto} was acknowledged, the last sent is {upto - missing}"
+            )
+        for _ in range(whole):
             self.size -= length_of(blocks.popleft())
-        self.acked = max(self.acked, upto)
+        self._within = within
+        self.acked = upto
         if not blocks:
             self.blocks = None
 
@@ -201,15 +208,14 @@ class Session:
 
     def receive(self, count: int, size: int, now: float) -> bool:
         """So many numbered frames came; whether they are to be acknowledged now."""
-        owed = self.received - self.told
-        self.received += count
-        if not owed:
+        self.owed_size += size  # also of a frame that is not whole yet
+        if not count:
+            return False
+        if self.received == self.told:
             self.owed_since = now
-            self.owed_size = size
-        else:
-            self.owed_size += size
+        self.received += count
         return (
-            owed + count >= ACK_FRAMES
+            self.received - self.told >= ACK_FRAMES
             or self.owed_size >= ACK_SIZE
             or now - self.owed_since >= ACK_DELAY
         )
