@@ -17,7 +17,7 @@ else:
     name = input("Your name (Enter for none): ") or None
 
 started = time.time()
-client = connect((host, int(port)), name=name)
+client = connect((host, int(port)), name=name, reconnect=False)
 
 
 @client.on("hello")

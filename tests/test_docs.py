@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import socket
 import subprocess
@@ -263,6 +264,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=file.parent,
+            env={**os.environ, "HISOCK_HOME": str(file.parent)},  # certificates, pins
             text=True,
             encoding="utf-8",
         )

@@ -135,7 +135,7 @@ class HiSockClient(ClientFace):
             ClientDisconnected: The connection ended first.
             Overloaded: More than ``Limits.queue`` bytes came that have a handler.
         """
-        return self._engine.receive(None, None).whole()
+        return self._engine.receiving.next(None, None).whole()
 
     @overload
     def recv(
@@ -166,7 +166,7 @@ class HiSockClient(ClientFace):
         """
         self._learn(command)
         cast = cast_of(type)
-        mail = self._engine.receive(lambda mail: mail.is_for(command), timeout)
+        mail = self._engine.receiving.next(lambda mail: mail.is_for(command), timeout)
         return mail.content(command, cast)
 
     def recv_any(self, *, timeout: float | None = None) -> Message:
@@ -182,7 +182,7 @@ class HiSockClient(ClientFace):
 
         .. versionadded:: 4.0
         """
-        mail = self._engine.receive(None, timeout)
+        mail = self._engine.receiving.next(None, timeout)
         return Message(mail.command, mail.content(mail.command))
 
     # --- asking ----------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from random import SystemRandom
 
@@ -12,7 +13,7 @@ from .faces import CLIENTS, SERVERS
 from .oracle import Outcome, Plan, prove
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run it and say what came of it; 1 if anything is not as promised."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--messages", type=int, default=1_000_000, help="both ways")
@@ -27,7 +28,7 @@ def main() -> int:
     parser.add_argument("--client", choices=CLIENTS, default="blocking")
     parser.add_argument("--server", choices=SERVERS, default="plain")
     parser.add_argument("--dead-after", type=float, default=2.0, metavar="SECONDS")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     seed = SystemRandom().randrange(1 << 32) if args.seed is None else args.seed
     print(f"seed {seed}: {args.client} client, {args.server} server", flush=True)
     plan = Plan(

@@ -6,7 +6,7 @@ messages and enters what it receives.
 
 from __future__ import annotations
 
-__all__ = ("CLIENTS", "SERVERS", "Options", "Side", "Worker", "send_all")
+__all__ = ("CLIENTS", "SERVERS", "Options", "Role", "Worker", "send_all")
 
 import asyncio
 import threading
@@ -20,11 +20,11 @@ from hisock import aio, connect, start_server, start_threaded_server, threaded_c
 from hisock.errors import Overloaded
 
 from .pipes import Direction
-from .traffic import COMMAND, END, Traffic, other_way
+from .traffic import COMMAND, END, Traffic, opposite
 
 Options: TypeAlias = dict[str, Any]
 #: Traffic, the address to connect to or listen at, keyword options.
-Side: TypeAlias = Callable[[Traffic, tuple[str, int], Options], None]
+Role: TypeAlias = Callable[[Traffic, tuple[str, int], Options], None]
 
 #: Seconds after which a side that should end is given up.
 _PATIENCE: Final = 30.0
@@ -53,7 +53,10 @@ class Worker:
     def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:
             function(*args)
-        except CancelledError:  # what it waited for will not come
+        except (
+            CancelledError,
+            asyncio.CancelledError,
+        ):  # what it waited for will not come
             pass
         except BaseException as error:
             self._traffic.fail(f"{self._name} raised {error!r}")
@@ -78,7 +81,7 @@ def _receive(peer: Any, traffic: Traffic, direction: Direction) -> None:
     else:
         peer.on(COMMAND)(book.take)
         peer.on(END)(book.end)
-    peer.on_error(lambda error: traffic.fail(f"{other_way(direction)}: {error!r}"))
+    peer.on_error(lambda error: traffic.fail(f"{opposite(direction)}: {error!r}"))
 
 
 def _hear_members(server: Any, traffic: Traffic) -> None:
@@ -294,12 +297,12 @@ def aio_client(traffic: Traffic, at: tuple[str, int], options: Options) -> None:
     asyncio.run(main())
 
 
-SERVERS: Final[dict[str, Side]] = {
+SERVERS: Final[dict[str, Role]] = {
     "plain": plain_server,
     "threaded": threaded_server,
     "aio": aio_server,
 }
-CLIENTS: Final[dict[str, Side]] = {
+CLIENTS: Final[dict[str, Role]] = {
     "blocking": blocking_client,
     "threaded": threaded_client,
     "aio": aio_client,

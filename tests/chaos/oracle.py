@@ -108,8 +108,7 @@ def prove(plan: Plan) -> Outcome:
     options = plan.all_options()
     began = time.monotonic()
     server, client = SERVERS[plan.server], CLIENTS[plan.client]
-    with ExitStack() as stack:
-        stack.callback(traffic.is_closing.set)
+    with ExitStack() as stack:  # it ends from the last to the first
         stack.enter_context(Worker(traffic, server, traffic, _ANYWHERE, options))
         stack.callback(traffic.is_closing.set)
         stack.callback(traffic.end)
@@ -148,8 +147,8 @@ def _watch(plan: Plan, traffic: Traffic, proxy: ChaosProxy) -> None:
         if traffic.received != seen:
             seen, moved = traffic.received, now
         elif now - moved > plan.stall:
-            states = {way: vars(book)["_next"] for way, book in traffic.books.items()}
-            traffic.fail(f"nothing came for {plan.stall:g} s; next are {states}")
+            due = {way: book.next for way, book in traffic.books.items()}
+            traffic.fail(f"nothing came for {plan.stall:g} s; next are {due}")
         if plan.report is not None and now - reported > 3.0:
             reported = now
             plan.report(f"{seen} of {plan.messages} messages, {proxy.cuts} cuts")

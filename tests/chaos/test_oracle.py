@@ -6,6 +6,7 @@ from zlib import crc32
 
 import pytest
 
+from .__main__ import main
 from .cuts import KINDS, SILENT, schedule
 from .faces import CLIENTS, SERVERS
 from .oracle import Plan, prove
@@ -222,6 +223,36 @@ def test_every_message_arrives_through_cuts_of_a_slow_network() -> None:
 def test_every_message_arrives_through_cuts_of_a_dribble() -> None:
     """Frames come in pieces of 100 bytes, so that every cut is in one."""
     expect_all(Plan(300, 4, 4, "aio", "threaded", chunk=100))
+
+
+def test_the_long_proof_says_what_came_of_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The seed, the counts, and 0 where all is as promised."""
+    arguments = "--messages 200 --cuts 2 --seed 7 --kinds plain --client threaded"
+
+    assert main(arguments.split()) == 0
+
+    printed = capsys.readouterr().out
+    assert "seed 7: threaded client, plain server" in printed
+    assert "received 200" in printed
+
+
+def test_the_long_proof_says_what_went_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1, and the seed to see it again."""
+
+    def broken_client(traffic: Traffic, *_: object) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setitem(CLIENTS, "blocking", broken_client)
+
+    assert main(["--messages", "20", "--cuts", "0", "--seed", "7"]) == 1
+
+    printed = capsys.readouterr().out
+    assert "! broken_client raised ConnectionRefusedError()" in printed
+    assert "FAILED; again with --seed 7" in printed
 
 
 @pytest.mark.timeout(120)

@@ -19,7 +19,7 @@ import msgspec
 
 from .faces import Options, Worker, send_all
 from .pipes import Direction
-from .traffic import COMMAND, Traffic, other_way
+from .traffic import COMMAND, Traffic, opposite
 
 #: Seconds of silence after which a link is dead.
 _SILENCE: Final = 0.5
@@ -39,7 +39,7 @@ class _Toy:
         self.is_over = threading.Event()
         self._traffic = traffic
         self._direction = direction
-        self._book = traffic.books[other_way(direction)]
+        self._book = traffic.books[opposite(direction)]
         self._replays = replays
         self._writing = threading.Lock()
         self._link: socket.socket | None = None

@@ -6,7 +6,7 @@ what it receives.
 
 from __future__ import annotations
 
-__all__ = ("COMMAND", "END", "Book", "Traffic", "other_way")
+__all__ = ("COMMAND", "END", "Book", "Traffic", "opposite")
 
 import threading
 from collections.abc import Callable, Iterator
@@ -33,6 +33,14 @@ class Book:
         count: How many are sent that way.
         took: Called after each message that was entered.
         fail: Called with what is wrong.
+
+    Attributes:
+        received: Messages that came, each counted once.
+        duplicated: Messages that came again.
+        out_of_order: Messages that came after a later one.
+        corrupt: Messages that are not what was sent.
+        has_ended: Whether the other side has said that this was all.
+        next: The number that should come next.
     """
 
     def __init__(
@@ -53,12 +61,12 @@ class Book:
         self._fail = fail
         #: Numbers that others have overtaken.
         self._missing: set[int] = set()
-        self._next = 1
+        self.next = 1
 
     @property
     def lost(self) -> int:
         """How many never came."""
-        return self._count - self._next + 1 + len(self._missing)
+        return self._count - self.next + 1 + len(self._missing)
 
     def take(self, content: Any) -> None:
         """Enter a message."""
@@ -71,8 +79,8 @@ class Book:
                 self.corrupt += 1
                 self._wrong(f"{content!r:.80} is no message")
                 return
-        if number == self._next and not self.has_ended:
-            self._next += 1
+        if number == self.next and not self.has_ended:
+            self.next += 1
             self.received += 1
         else:
             self._take_other(number)
@@ -83,22 +91,22 @@ class Book:
             self._missing.remove(number)
             self.received += 1
             self.out_of_order += 1
-            self._wrong(f"{number} came after {self._next - 1}")
-        elif number < self._next or self.has_ended:
+            self._wrong(f"{number} came after {self.next - 1}")
+        elif number < self.next or self.has_ended:
             self.duplicated += 1
-            self._wrong(f"{number} came again, the next is {self._next}")
+            self._wrong(f"{number} came again, the next is {self.next}")
         else:
-            self._missing.update(range(self._next, number))
-            self._wrong(f"{number} came, the next is {self._next}")
-            self._next = number + 1
+            self._missing.update(range(self.next, number))
+            self._wrong(f"{number} came, the next is {self.next}")
+            self.next = number + 1
             self.received += 1
 
     def end(self, count: Any) -> None:
         """The other side says that it has sent everything."""
         if self.has_ended or count != self._count:
             self._wrong(f"the end came as {count!r:.80} of {self._count}")
-        if self._next <= self._count:
-            self._wrong(f"the end came before {self._next}")
+        if self.next <= self._count:
+            self._wrong(f"the end came before {self.next}")
         self.has_ended = True
         self._took()
 
@@ -264,7 +272,7 @@ class Traffic:
 _WAYS: Final[tuple[Direction, ...]] = ("up", "down")
 
 
-def other_way(direction: Direction) -> Direction:
+def opposite(direction: Direction) -> Direction:
     """The opposite direction."""
     return "down" if direction == "up" else "up"
 

@@ -34,12 +34,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
+from tests.chaos.proxy import ChaosProxy
 
 from hisock.client import HiSockClient
 from hisock.server import HiSockServer
 from hisock.types import Handlers
 from hisock.wire.payload import as_text
-from tests.chaos.proxy import ChaosProxy
 
 from .driving import KINDS, PAUSE, Kind, LoopThread, Peer, Turning, bare, turn_of
 from .raw import LOCALHOST, PATIENCE, RAW_PEERS, Raw, RawCompact, RawListener
@@ -182,8 +182,7 @@ class Net:
         kind = self.client_kind
         loop = self._loop("client", kind)
         options |= {"name": name, "group": group}
-        is_proxy = isinstance(server, ChaosProxy)
-        addr = server.address if is_proxy else server.addr
+        addr = server.address if isinstance(server, ChaosProxy) else server.addr
         client = kind.connect(addr, loop, handlers, **options)
         self._add(client, kind)
         return client
@@ -209,7 +208,7 @@ class Net:
         """Close a peer, and wait for a thread of its own."""
         self._kinds[id(peer)].end(peer)
 
-    def may_wait(self, peer: Peer) -> dict[str, bool]:
+    def may_wait(self, peer: Peer) -> dict[str, Any]:
         """Options of ``on`` with which a plain handler may use the verbs that wait.
 
         Where a loop turns the peer it is a worker thread that has to wait.

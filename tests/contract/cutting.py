@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.chaos.pipes import Direction, How
+from tests.chaos.proxy import ChaosProxy
+
 from hisock import ClientInfo
 from hisock.client import HiSockClient
 from hisock.types import Handlers
-from tests.chaos.pipes import Direction, How
-from tests.chaos.proxy import ChaosProxy
 
 from . import Net, Record
 from .ways import Way

@@ -198,6 +198,12 @@ class RawCompact(Raw):
         self.send(b"$WELCOME$ " + json.dumps(welcome).encode())
         self._writes_compact = True
 
+    def wait_for_answer(self) -> None:
+        """Read until the server has welcomed or refused it."""
+        while not (self.welcome or self._bodies):
+            self._held += self.sock.recv(1 << 16)
+            self._sort_out()
+
     def frame(self, body: bytes) -> bytes:
         """A body as it is written now."""
         if not self._writes_compact:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.chaos.pipes import How
 
 from hisock import Limits
 from hisock.errors import ClientDisconnected, SessionLost, Undelivered
@@ -16,7 +17,6 @@ from .cutting import CutWay
 
 #: Seconds after which a session is over, where a test waits for that.
 WINDOW = 0.3
-
 
 
 def made(net: Net, **server: Any) -> CutWay:
@@ -181,6 +181,28 @@ def test_no_window_is_no_session(compact: Net, sides: str) -> None:
     assert way.proxy.connections == 2
 
 
+@pytest.mark.parametrize("first", [{"resume_window": 0}, {"wires": ("classic",)}])
+def test_a_session_begins_where_there_was_none(
+    compact: Net, first: dict[str, Any]
+) -> None:
+    """A server that knows no sessions may be followed by one that does."""
+    way = CutWay(compact, up=True, server=first)
+    turn(way)
+    eventually(lambda: way.client.wire)
+    new = compact.server()
+    way.listen_to(new)
+    compact.turn(new)
+    way.proxy.target = new.addr
+    way.cut()
+    assert way.told_client.next() == "drop"
+    assert isinstance(way.told_client.next(), SessionLost)
+    assert {way.told_server.next(), way.told_server.next()} == {"leave", "join"}
+    with way.apart():
+        way.client.send("it", 1)
+    way.net.end(way.client)
+    assert way.told_server.next() == "leave"
+
+
 def test_who_does_not_come_back_is_gone(net: Net) -> None:
     """With ``reconnect=False`` a cut is the end, for both sides and on every wire."""
     way = CutWay(net, up=True, client={"reconnect": False})
@@ -205,8 +227,9 @@ def test_a_client_of_an_old_server_joins_again(classic: Net) -> None:
     turn(way)
     way.client.send("it", b"1")
     assert got.next() == b"1"
-    for how in ("fin", "rst"):
-        way.cut(how)  # type: ignore[arg-type]  # both are one of How
+    hows: tuple[How, ...] = ("fin", "rst")
+    for how in hows:
+        way.cut(how)
         assert way.told_server.take(2) == ["leave", "join"]
         assert way.told_client.next() == "drop"
         lost = way.told_client.next()
@@ -258,7 +281,7 @@ def test_a_session_is_lost_without_a_handler(
     proxy = compact.proxy(server)
     client = compact.client(proxy, "ann")
     compact.turn()
-    compact.expect_members(server, 1)
+    eventually(lambda: client.wire)
     proxy.target = new.addr
     assert proxy.cut() == 1
 
@@ -288,7 +311,7 @@ def expect_no_return(way: CutWay) -> None:
 
 @pytest.mark.parametrize("when", ["at once", "cut off"])
 def test_a_client_that_closes_does_not_come_back(compact: Net, when: str) -> None:
-    """Its goodbye is ``leave`` at once; where it cannot say it, the window ends first."""
+    """Its goodbye is ``leave`` at once; or the window ends, where it cannot say it."""
     options = {"resume_window": WINDOW, "dead_after": 0.0}
     if when == "cut off":
         with pytest.warns(UserWarning, match="resume_window"):

@@ -1,4 +1,4 @@
-"""Who may go on with a session: hellos of a raw client, with one token after another."""
+"""Who may go on with a session: raw clients with one token after the other."""
 
 from __future__ import annotations
 
@@ -43,17 +43,26 @@ class Claims:
         server.on("echo")(lambda who, message: server.send_client(who, "it", message))
         net.turn()
 
-    def client(self, place: int, got: int = 0, epoch: str | None = None) -> RawCompact:
-        """A raw client with the token of that place."""
+    def client(
+        self,
+        place: int,
+        got: int = 0,
+        epoch: str | None = None,
+        *,
+        listens: bool = True,
+    ) -> RawCompact:
+        """A raw client with the token of that place; it has heard what comes of it."""
         peer = self.net.raw_client(
             self.server, "ann", None, claim=claim(place, got, epoch)
         )
         assert isinstance(peer, RawCompact)
+        if listens:
+            peer.wait_for_answer()
         return peer
 
     def welcomed(self, place: int, got: int = 0) -> RawCompact:
         """One that is let in, has confirmed that, and has an answer."""
-        peer = self.client(place, got, None)
+        peer = self.client(place, got)
         self.check(peer)
         return peer
 
@@ -121,11 +130,11 @@ def test_a_replayed_token_is_refused(claims: Claims) -> None:
 
 def test_both_tokens_count_until_a_welcome_is_confirmed(claims: Claims) -> None:
     """So no answer that is lost on its way locks a client out."""
-    unheard = claims.client(0)  # does not read, so it confirms nothing
+    unheard = claims.client(0, listens=False)  # so it confirms nothing
     assert claims.told.next() == "join"
     unheard.close()
     assert claims.told.next() == "drop"
-    again = claims.client(0)
+    again = claims.client(0, listens=False)
     assert claims.told.next() == "resume"
     again.close()
     assert claims.told.next() == "drop"
@@ -219,7 +228,7 @@ def test_who_was_disconnected_is_refused(claims: Claims) -> None:
         ("window", -1),
         ("window", "long"),
         ("epoch", 7),
-        ("epoch", "e" * 100_0),
+        ("epoch", "e" * 1000),
     ],
 )
 def test_a_hello_with_a_broken_session_is_none(

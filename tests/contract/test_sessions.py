@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.chaos.pipes import Direction, How
 
 from hisock import ClientInfo
-from tests.chaos.pipes import Direction, How
 
 from . import Net, Record, Thread, eventually
 from .cutting import CutWay
@@ -56,6 +56,8 @@ def test_both_sides_are_told_of_each_cut_and_return(apart: CutWay) -> None:
     assert apart.told_server.next() == "leave"
     assert not len(apart.told_client)
     assert not len(apart.told_server)
+
+
 def test_a_client_that_is_cut_off_stays_a_member(apart: CutWay) -> None:
     """It keeps its place, its name, its groups and what the program remembers of it;
     only ``is_connected`` is false, on both sides."""
@@ -132,10 +134,21 @@ def test_others_hear_nothing_of_a_cut(apart: CutWay) -> None:
     assert not len(told)
 
 
+def counted(cut: CutWay) -> Record:
+    """Register a handler that doubles; what it was called with."""
+    ran = Record()
+
+    @cut.on("double")
+    def double(message: int) -> int:
+        ran(message)
+        return 2 * message
+
+    return ran
+
+
 def test_a_call_is_answered_after_a_cut(cut: CutWay) -> None:
     """One whose request was on its way runs once, when both are back."""
-    ran = Record()
-    cut.on("double")(lambda message: (ran(message), 2 * message)[1])
+    ran = counted(cut)
     cut.turn()
     assert cut.call("double", 1) == 2
     cut.hold(cut.there)
@@ -150,8 +163,7 @@ def test_a_call_is_answered_after_a_cut(cut: CutWay) -> None:
 
 def test_an_answer_that_came_to_nothing_comes_again(cut: CutWay) -> None:
     """Its handler has run, and does not run again."""
-    ran = Record()
-    cut.on("double")(lambda message: (ran(message), 2 * message)[1])
+    ran = counted(cut)
     cut.turn()
     assert cut.call("double", 1) == 2
     cut.hold(cut.back)
@@ -269,10 +281,15 @@ def test_a_cut_in_the_middle_of_a_message(
     cut.on("it")(lambda message: got(message))
     cut.turn()
     large = bytes(range(256)) * 400
+
+    def send_three() -> None:
+        for _ in range(3):
+            cut.send("it", large)
+
     for number in range(3):
         before = cut.proxy.cuts
         cut.proxy.cut_after(direction, 3 + 30_000 * number, how)
-        sending = Thread(lambda: [cut.send("it", large) for _ in range(3)])
+        sending = Thread(send_three)
         received = got.take(3)
         sending.result()
         assert received == [large] * 3
@@ -347,17 +364,18 @@ def test_a_client_that_only_sends_comes_back(idle: CutWay) -> None:
     idle.net.turn(idle.server)
     sent = 0
 
-    def send() -> None:
+    def send() -> int:
         nonlocal sent
         idle.client.send("it", sent)
         sent += 1
+        return len(idle.told_server)
 
     send()
     assert idle.told_server.next() == "join"
     for how in HOWS:
         assert idle.proxy.cut(how) == 1
         assert idle.told_server.next() == "drop"
-        eventually(lambda: (send(), len(idle.told_server))[1])
+        eventually(send)
         assert idle.told_server.next() == "resume"
         send()
     assert got.take(sent) == list(range(sent))

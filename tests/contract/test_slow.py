@@ -410,6 +410,7 @@ _SENDS: dict[str, Callable[[SlowWay, dict[str, Any]], Any]] = {
     "send_client": lambda way, wish: way.server.send_client("ann", "it", [1], **wish),
     "send_group": lambda way, wish: way.server.send_group("red", "it", [1], **wish),
     "send_all": lambda way, wish: way.server.send_all_clients("it", [1], **wish),
+    "info": lambda way, wish: way.server.client("ann").send("it", [1], **wish),
     "group": lambda way, wish: way.server.group("red").send("it", [1], **wish),
 }
 _WRONG: dict[str, dict[str, Any]] = {
@@ -432,6 +433,26 @@ def test_wrong_wishes_are_refused(down: SlowWay, send: str) -> None:
         with pytest.raises(InvalidOption):
             _SENDS[send](down, wish)
     assert not down.until_mark().items
+
+
+def test_coroutine_handlers_have_the_same_wishes(net: Net) -> None:
+    """Their client's ``send`` is awaited, and takes them all."""
+    server = net.server()
+
+    @server.on("ask")
+    async def ask(client: Any, number: int) -> None:
+        await client.send("answer", number)
+        await client.send("answer", number + 1, ttl=30.0)
+        await client.send("answer", number + 2, when_slow="drop_newest")
+        await client.send("answer", number + 3, key="state")
+
+    net.turn(server)
+    client = net.client(server, "ann")
+    got = Record()
+    client.on("answer")(lambda number: got(number))
+    net.turn(client)
+    client.send("ask", 1)
+    assert got.take(4) == [1, 2, 3, 4]
 
 
 # --- who only sends, who is slow ---------------------------------------------------

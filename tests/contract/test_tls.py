@@ -283,9 +283,7 @@ def test_a_server_that_cannot_be_trusted_hears_nothing(
         peers.client(server, "ann", tls={"ca": authorities.ca})
     assert says in str(caught.value)
     assert f"{LOCALHOST}:{server.addr[1]}" in str(caught.value)
-    with nobody_harmed(
-        peers, server, {"fingerprint": server.fingerprint}
-    ):
+    with nobody_harmed(peers, server, {"fingerprint": server.fingerprint}):
         assert joined.next() == "honest"
 
 
@@ -526,7 +524,9 @@ def test_threads_that_send_do_not_tear_a_record(
     client = enter(peers, server, {"ca": authorities.ca})
     threads = [
         threading.Thread(
-            target=lambda n=n: [client.send("it", [n, i, b"x" * 700]) for i in range(60)]
+            target=lambda n=n: [
+                client.send("it", [n, i, b"x" * 700]) for i in range(60)
+            ]
         )
         for n in range(3)
     ]

@@ -54,7 +54,7 @@ def write(outbox: Outbox, most: int = sys.maxsize) -> bytes:
 
 def test_frames_go_out_in_order() -> None:
     """Small frames are joined for one write, and leave as they came."""
-    outbox = filled(0, b"one", Block(2, b"two"), Plain(b"three"))
+    outbox = filled(0, b"one", Block(2, b"two"), b"three")
 
     assert outbox.head() == b"onetwothree"
     outbox.advance(4, START)
@@ -65,6 +65,17 @@ def test_frames_go_out_in_order() -> None:
     assert outbox.head() == b"four"
     outbox.advance(4, START)
     assert outbox.size == 0
+
+
+def test_what_has_no_number_is_written_alone() -> None:
+    """Acknowledgements and marks keep their place, and are joined with no frame."""
+    outbox = filled(0, b"one", b"two", Plain(b"ack"), b"three", b"four", Plain(b"bye"))
+    heads = []
+    while outbox.size:
+        heads.append(outbox.head())
+        outbox.advance(len(heads[-1]), START)
+
+    assert heads == [b"onetwo", b"ack", b"threefour", b"bye"]
 
 
 def test_a_single_frame_is_not_copied() -> None:
@@ -95,8 +106,8 @@ def test_a_large_frame_in_parts_is_written_part_by_part() -> None:
         heads.append(outbox.head())
         outbox.advance(len(heads[-1]), START)
 
-    assert heads == [b"pongbefore", *parts, b"after"]
-    assert heads[2] is parts[1]
+    assert heads == [b"pong", b"before", *parts, b"after"]
+    assert heads[3] is parts[1]
 
 
 def test_joining_ends_when_it_is_worth_no_more() -> None:

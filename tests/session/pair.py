@@ -24,6 +24,8 @@ from hisock.wire.frames import PROTO, Bye, Hello, Message, Probe, Refusal, Welco
 
 HEADER_LEN: Final = 16
 WINDOW: Final = 30.0
+#: With less room than this nothing is taken at all, unless it is all.
+_LOW_WATER: Final = 50
 
 
 class Pipe:
@@ -41,7 +43,10 @@ class Pipe:
 
     def write(self, side: int, data: bytes | memoryview) -> int:
         """Send as much as there is room for; into a cut it goes, and never comes."""
-        taken = bytes(data[: max(0, self.room - len(self.under_way[side]))])
+        free = self.room - len(self.under_way[side])
+        taken = bytes(data) if len(data) <= free else bytes(data[:free])
+        if len(taken) < min(len(data), _LOW_WATER):
+            return 0
         if not self.is_cut and self.is_open[1 - side]:
             self.under_way[side] += taken
         return len(taken)

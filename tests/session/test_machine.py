@@ -97,8 +97,9 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(newest_first=st.booleans())
     def enter(self, newest_first: bool) -> None:
-        """Those who have said hello are let in, in any order."""
-        if newest_first:
+        """Those who have said hello are let in, in any order; only the first connection
+        of all, with its early messages, is not overtaken."""
+        if newest_first and self.net.member is not None:
             self.net.doors.reverse()
         self.net.enter()
 

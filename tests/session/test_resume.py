@@ -380,6 +380,17 @@ def test_after_a_while_little_is_acknowledged_too() -> None:
     assert due == [False, False, True]
 
 
+def test_a_read_without_a_whole_frame_is_a_chance_too() -> None:
+    """What came before a large message is not held up by it: its time and its bytes
+    count with every read."""
+    late, large = session(), session()
+    late.receive(1, 1, START)
+    large.receive(1, 1, START)
+
+    assert [late.receive(0, 9, START + t) for t in (0.1, 0.2)] == [False, True]
+    assert large.receive(0, 64 * 1024, START)
+
+
 def test_the_delay_counts_from_the_first_frame() -> None:
     """Not from when the last acknowledgement was, nor from a read without a frame."""
     one = session()

@@ -22,9 +22,10 @@ from hisock.engine.inbox import Inbox, Mail
 from hisock.engine.link import Link
 from hisock.engine.pace import Pace
 from hisock.engine.post import Post
-from hisock.engine.proof import Persona, Proof
+from hisock.engine.proof import Persona
 from hisock.engine.questions import Questions
-from hisock.engine.reconnect import Reconnector
+from hisock.engine.receiving import ENDED, Receiving
+from hisock.engine.reconnect import Reconnector, Terms
 from hisock.engine.repeats import Repeats
 from hisock.engine.reports import Reports
 from hisock.engine.search import Search
@@ -36,8 +37,6 @@ from hisock.engine.waiting import check_timeout
 from hisock.errors import (
     ClientDisconnected,
     HiSockError,
-    Overloaded,
-    RequestTimeout,
     SessionLost,
 )
 from hisock.handlers.dispatch import unknown_command
@@ -51,12 +50,10 @@ from hisock.wire.frames import Bye
 
 if TYPE_CHECKING:
     from hisock.engine.owner import Done
-    from hisock.engine.tls import ClientTls
 
 #: Seconds between two looks at a handler in a worker thread.
 _LOOK: Final = 0.01
 
-_ENDED: Final = "the server ended the connection"
 
 _log = logging.getLogger("hisock.client")
 
@@ -74,14 +71,7 @@ class ClientEngine:
         waits: Whether a send may wait while the outbox is full.
         logs_errors: Whether a handler's exception is logged, for want of a caller.
         table: The handlers, and those that will be registered.
-        server_address: Where the user said the server is.
-        targets: Where to find the server again, as ``dial.resolve`` tells.
-        reconnect: Whether to come back after a cut.
-        resume_window: Seconds that the session shall last then; 0 for no session.
-        dead_after: Seconds of silence after which the server counts as gone.
-        tls: Encrypts every connection; ``None`` for plain ones.
-        beats: Whether somebody reads all the time.
-        proof: What proves who this client is.
+        terms: On what terms it is connected.
 
     Attributes:
         title: As above.
@@ -102,14 +92,7 @@ class ClientEngine:
         waits: bool,
         logs_errors: bool,
         table: HandlerTable,
-        targets: list[tuple[int, Any]],
-        server_address: Any,
-        reconnect: bool,
-        resume_window: float,
-        dead_after: float,
-        tls: ClientTls | None = None,
-        beats: bool,
-        proof: Proof,
+        terms: Terms,
     ) -> None:
         self.table = table
         self.limits = limits
@@ -120,35 +103,26 @@ class ClientEngine:
         self.header_len = header_len
         self.own_address: Any = _own_address(sock)
         self.title = title
-        self.server_address = server_address
         self.link_waits = sock.getblocking()
         now = time.monotonic()
-        self.keeper = Reconnector(
-            *(self, targets),
-            is_willing=reconnect,
-            window=resume_window,
-            dead_after=dead_after,
-            tls=tls,
-            beats=beats,
-            persona=Persona(name, group),
-            proof=proof,
-        )
+        self.keeper = Reconnector(self, terms, Persona(name, group))
         self.link = Link(sock, self.keeper.connection(now), Outbox(limits.outbox), None)
         self.link.keeper = self.keeper
-        self.link.secure = sock if tls is not None else None  # type: ignore[assignment]
+        if terms.tls is not None:
+            self.link.secure = sock  # type: ignore[assignment]  # wrapped already
         largest = limits.message
         self.classic_writer = classic.Writer(header_len, largest, by_client=True)
         self.link.writer = self.classic_writer
-        self.pump = SharedPump(self.link, self.lock, self.keeper, dead_after)
+        self.pump = SharedPump(self.link, self.lock, self.keeper, terms.dead_after)
         self.outgoing = Post(self.lock, self.turn, (), lambda link: None)
         self.reports = Reports(title, self.table, _log, raises=not logs_errors)
         self.pace = Pace(self.wake)
         self.workers = Workers(title)
         self.questions = Questions(self)
-        hearing = Hearing(self)
-        self.runner = Runner(self.table, hearing, self.outgoing, by_client=False)
+        self.runner = Runner(self.table, Hearing(self), self.outgoing, by_client=False)
         self.uplink = Uplink(self, waits=waits)
         self.inbox = Inbox(limits)
+        self.receiving = Receiving(self)
         self.search = Search(self)
         self._dropped = Repeats()
         self._finished_handlers: deque[Callable[[], None]] = deque()
@@ -441,7 +415,7 @@ class ClientEngine:
         """The server asks for another try later; under the lock."""
         link = self.link
         if link.connection.goodbye is not None and link.connection.is_open:
-            link.lose_for(goodbye.text or _ENDED)
+            link.lose_for(goodbye.text or ENDED)
 
     def keep(self, mail: Mail) -> None:
         """Keep a message without a handler for whoever receives."""
@@ -463,7 +437,7 @@ class ClientEngine:
         if self._closed:
             raise ClientDisconnected(f"{self.title} was closed by this program")
         ends = [event for event in self.link.inbox if isinstance(event, Closed)]
-        reason = ends[0].reason if ends else _ENDED
+        reason = ends[0].reason if ends else ENDED
         error = ends[0].error if ends else None
         raise ClientDisconnected(f"{self.title} is disconnected: {reason}") from error
 
@@ -480,48 +454,6 @@ class ClientEngine:
 
     # --- receiving -------------------------------------------------------------
 
-    def receive(
-        self, wanted: Callable[[Mail], bool] | None, timeout: float | None
-    ) -> Mail:
-        """Wait for the next message without a handler; nothing else runs meanwhile.
-
-        Args:
-            wanted: Which of them; ``None`` for any.
-            timeout: Seconds to wait at most; ``None`` for as long as it takes.
-
-        Raises:
-            ClientDisconnected: The connection ended first.
-            Overloaded: More than ``Limits.queue`` bytes came that have a handler.
-            RequestTimeout: It did not come in time.
-        """
-        end = None
-        if timeout is not None:
-            check_timeout(timeout)
-            end = time.monotonic() + timeout
-        self.uplink.flush()
-        link, look = self.link, self.search.find
-        while True:
-            seen = self.pump.news
-            if self.telling.is_lost_to_tell and self.telling.loss_first():
-                continue
-            if link.inbox or self.inbox.mails:
-                mail: Mail | None = self.lock.run(look, wanted)
-                if mail is not None:
-                    return mail
-                self.check_waiting()
-            if not self.is_usable:
-                self.raise_closed()
-            left = None if end is None else end - time.monotonic()
-            if left is not None and left <= 0:
-                raise RequestTimeout(f"nothing came within {timeout:g} s")
-            if self.turn.claims and not self.turn.is_mine:
-                # Its handlers' turn sorts out what it has begun, and tells us.
-                self.pump.wait_beside(left, seen)
-                continue
-            mail = self.pump.pump(left, seen, look, wanted)
-            if mail is not None:
-                return mail
-
     def remember(self, mail: Mail) -> None:
         """Put a message into the cache."""
         body = mail.whole()
@@ -531,25 +463,6 @@ class ClientEngine:
     def is_expired(self, ttl: int | None) -> bool:
         """Whether a deadline of the server's is over."""
         return self.link.connection.is_expired(ttl, time.monotonic())
-
-    def check_waiting(self) -> None:
-        """Raise if there is no use in waiting: the end is in the inbox, behind messages
-        that nobody asked for, or there are too many of those.
-
-        Raises:
-            ClientDisconnected, Overloaded: As said.
-        """
-        if 0 < self.limits.queue < self.queued():
-            raise Overloaded(
-                f"{self.queued()} bytes of other messages came while waiting; "
-                "call update() more often"
-            )
-        for event in self.link.inbox:
-            if isinstance(event, Closed):
-                text = f"{self.title} is disconnected: {event.reason}"
-                raise ClientDisconnected(text) from event.error
-        if self.link.connection.has_goodbye:
-            raise ClientDisconnected(f"{self.title} is disconnected: {_ENDED}")
 
     # --- ending ----------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from hisock.engine.dial import (
 from hisock.engine.face import Face, check_limits, check_times
 from hisock.engine.link import DONT_WAIT
 from hisock.engine.proof import Proof
+from hisock.engine.reconnect import Terms
 from hisock.errors import InvalidClient, InvalidOption, Refused, UnknownClient
 from hisock.handlers.table import (
     GAP,
@@ -143,14 +144,16 @@ class ClientFace(Face):
                 waits=self._blocking and not self._is_async,
                 logs_errors=self._logs_errors,
                 table=self._table,
-                targets=targets_of(self.addr),
-                server_address=self.addr,
-                reconnect=self._reconnect,
-                proof=self._proof,
-                resume_window=self._resume_window,
-                dead_after=self._dead_after,
-                tls=self._tls,
-                beats=self._beats,
+                terms=Terms(
+                    address=self.addr,
+                    targets=targets_of(self.addr),
+                    is_willing=self._reconnect,
+                    window=self._resume_window,
+                    dead_after=self._dead_after,
+                    beats=self._beats,
+                    tls=self._tls,
+                    proof=self._proof,
+                ),
             )
         except BaseException:
             sock.close()

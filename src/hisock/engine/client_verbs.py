@@ -217,7 +217,7 @@ class ClientVerbs:
             mail: Mail | None = engine.lock.run(engine.search.find, wanted)
             if mail is not None:
                 return mail
-            engine.check_waiting()
+            engine.receiving.check()
             if not engine.is_usable:
                 engine.raise_closed()
             left = None if end is None else end - time.monotonic()

@@ -9,6 +9,7 @@ __all__ = (
     "forget_path",
     "listen_at",
     "parse_address",
+    "resolve",
     "spell_address",
     "targets_of",
     "tune",

@@ -61,6 +61,7 @@ class Ending:
         self._engine = engine
         self._finished = threading.Event()
         self._drains_until: float | None = None
+        self._quiet_since: float | None = None
         self._farewell = Bye(_CLOSED, "the server closed")
         self._linger = LINGER
         self.has_begun = False
@@ -191,19 +192,27 @@ class Ending:
         if until is None:
             return True
         self._engine.pump.stop_accepting()
-        if not self._is_quiet and time.monotonic() < until:
+        now = time.monotonic()
+        if now < until and not self._is_done(now):
             return False
         self._drains_until = None
         self._engine.lock.run(self._begin)
         return True
 
-    @property
-    def _is_quiet(self) -> bool:
-        """Whether nothing that was accepted is still under way."""
+    def _is_done(self, now: float) -> bool:
+        """Whether nothing that was accepted is still under way.
+
+        A client that sits in ``input()`` acknowledges nothing, though it will read what
+        is written: that is waited for only a moment.
+        """
         engine = self._engine
-        if engine.has_finished_handlers or not engine.pump.is_quiet:
+        tasks = engine.tasks is not None and engine.tasks.is_active
+        if tasks or engine.has_finished_handlers or not engine.pump.is_quiet:
+            self._quiet_since = None
             return False
-        return engine.tasks is None or not engine.tasks.is_active
+        if self._quiet_since is None:
+            self._quiet_since = now
+        return engine.pump.is_acknowledged or now - self._quiet_since >= LINGER
 
     @property
     def is_over(self) -> bool:

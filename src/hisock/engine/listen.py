@@ -349,10 +349,15 @@ class Pump:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing waits to be handled, written or acknowledged."""
+        """Whether nothing waits to be handled or written."""
         return not self.ready and not any(
-            link.inbox or link.is_busy or link.outbox.held for link in self.links
+            link.inbox or link.is_busy or link.wants_writing for link in self.links
         )
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether all that was written has arrived."""
+        return not any(link.outbox.held for link in self.links)
 
     def _write(self, link: Link) -> None:
         if link in self.links:

@@ -160,7 +160,7 @@ class Questions:
             return
         try:
             if pumps and engine.link.inbox:
-                engine.check_waiting()
+                engine.receiving.check()
             if not engine.is_usable:
                 engine.raise_closed()
         except ClientDisconnected as error:
@@ -237,7 +237,7 @@ class Questions:
             while True:
                 left = max(0.0, end - time.monotonic())
                 try:
-                    mail = engine.receive(self.is_answer, left)
+                    mail = engine.receiving.next(self.is_answer, left)
                 except RequestTimeout:
                     text = f"the server did not answer within {_ANSWER:g} s"
                     raise RequestTimeout(text) from None

@@ -5,7 +5,7 @@ Never waits: whoever pumps calls ``work`` under the lock, and waits in between.
 
 from __future__ import annotations
 
-__all__ = ("Reconnector", "is_ready")
+__all__ = ("Reconnector", "Terms", "is_ready")
 
 import errno
 import logging
@@ -26,7 +26,7 @@ from hisock.session.events import Lost, Resumed
 from hisock.session.reconnect import Backoff
 from hisock.session.resume import ACK_SIZE, Session
 from hisock.session.states import State
-from hisock.wire.frames import PROTO, Hello, Probe, Refusal, Welcome
+from hisock.wire.frames import PROTO, Hello, Probe, Refusal, Value, Welcome
 
 if TYPE_CHECKING:
     from hisock.engine.blocking import ClientEngine
@@ -44,19 +44,37 @@ _ROOM_FOR_PROTO: Final = 4
 _log = logging.getLogger("hisock.client")
 
 
-class Reconnector:
-    """What a client is to its server, over all links.
+class Terms(Value, frozen=True, kw_only=True):
+    """On what terms a client is connected, and comes back after a cut.
 
-    Args:
-        engine: The client's engine.
-        targets: The socket families and addresses that the server was found at.
+    Attributes:
+        address: Where the user said the server is.
+        targets: The socket families and addresses that it was found at.
         is_willing: Whether to come back at all.
         window: Seconds that the session shall last after a cut; 0 for no session.
         dead_after: Seconds of silence after which the server counts as gone.
         beats: Whether this client is read all the time.
         tls: Encrypts every connection; ``None`` for plain ones.
+        proof: What proves who the client is.
+    """
+
+    address: Any
+    targets: list[tuple[int, Any]]
+    is_willing: bool
+    window: float
+    dead_after: float
+    beats: bool
+    tls: Any
+    proof: Any
+
+
+class Reconnector:
+    """What a client is to its server, over all links.
+
+    Args:
+        engine: The client's engine.
+        terms: Of the connection.
         persona: Who the client is.
-        proof: What proves it.
 
     Attributes:
         is_willing: As above; false once the program has closed the client.
@@ -66,6 +84,7 @@ class Reconnector:
     """
 
     __slots__ = (
+        "_address",
         "_backoff",
         "_beats",
         "_dead_after",
@@ -93,27 +112,21 @@ class Reconnector:
     def __init__(
         self,
         engine: ClientEngine,
-        targets: list[tuple[int, Any]],
-        *,
-        is_willing: bool,
-        window: float,
-        dead_after: float,
-        beats: bool,
-        tls: ClientTls | None = None,
+        terms: Terms,
         persona: Persona,
-        proof: Proof,
     ) -> None:
         self._engine = engine
         self.persona = persona
-        self.proof = proof
-        self._targets = targets
+        self.proof: Proof = terms.proof
+        self._address = terms.address
+        self._targets = terms.targets
         self._next_target = 0
         self._looks_up = False
-        self.is_willing = is_willing
-        self._window = window if is_willing else 0.0
-        self._dead_after = dead_after
-        self._beats = beats
-        self._tls = tls
+        self.is_willing = terms.is_willing
+        self._window = terms.window if terms.is_willing else 0.0
+        self._dead_after = terms.dead_after
+        self._beats = terms.beats
+        self._tls: ClientTls | None = terms.tls
         self._backoff = Backoff(_chance)
         self._due: float | None = None
         self._give_up_at = 0.0
@@ -330,7 +343,7 @@ class Reconnector:
 
     def _look_up(self) -> None:
         """Ask what the server's name stands for by now; in a thread, as it may take."""
-        where = self._engine.server_address
+        where = self._address
         if isinstance(where, str) or self._targets[0][1][0] == where[0]:
             return  # a path, or an address that needs no look-up
         if not self._looks_up:
@@ -366,7 +379,7 @@ class Reconnector:
     def _begin_shaking(self, link: Link, sock: socket.socket, now: float) -> None:
         assert self._tls is not None
         tune(sock, dead_after=self._dead_after)
-        self._secure = self._tls.wrap(sock, self._engine.server_address)
+        self._secure = self._tls.wrap(sock, self._address)
         self._shake(link, sock, now)
 
     def _shake(self, link: Link, sock: socket.socket, now: float) -> None:

@@ -12,6 +12,7 @@ __all__ = (
     "SecureLinkBroken",
     "SecureSocket",
     "ServerTls",
+    "offered_protocols",
     "client_context",
     "server_context",
 )

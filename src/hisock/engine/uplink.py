@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 _LOOK: Final = 0.01
 
 
+#: Encodes what leaves before the welcome as it would be sent again. It has no limit:
+#: on the classic wire the same message is some bytes shorter.
+_KEPT = compact.Writer(0)
+
+
 class Uplink:
     """The sending half of a client's engine.
 
@@ -311,7 +316,7 @@ class Uplink:
             return False
         else:
             classic_writer = self._engine.classic_writer
-            self._link.send_early(encode(classic_writer), encode(self._packer))
+            self._link.send_early(encode(classic_writer), encode(_KEPT))
         return True
 
     def rename(self, frame: Rename | Regroup) -> None:

@@ -1,0 +1,96 @@
+"""Waits, on a client, for messages that no handler takes."""
+
+from __future__ import annotations
+
+__all__ = ("ENDED", "Receiving")
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from hisock.engine.inbox import Mail
+from hisock.engine.waiting import check_timeout
+from hisock.errors import ClientDisconnected, Overloaded, RequestTimeout
+from hisock.session.events import Closed
+
+if TYPE_CHECKING:
+    from hisock.engine.blocking import ClientEngine
+
+#: Why a client is disconnected, where nobody said why.
+ENDED: Final = "the server ended the connection"
+
+
+class Receiving:
+    """What ``recv`` and its kind wait with.
+
+    Args:
+        engine: The client's engine.
+    """
+
+    __slots__ = ("_engine",)
+
+    def __init__(self, engine: ClientEngine) -> None:
+        self._engine = engine
+
+    def next(
+        self, wanted: Callable[[Mail], bool] | None, timeout: float | None
+    ) -> Mail:
+        """Wait for the next message without a handler; nothing else runs meanwhile.
+
+        Args:
+            wanted: Which of them; ``None`` for any.
+            timeout: Seconds to wait at most; ``None`` for as long as it takes.
+
+        Raises:
+            ClientDisconnected: The connection ended first.
+            Overloaded: More than ``Limits.queue`` bytes came that have a handler.
+            RequestTimeout: It did not come in time.
+        """
+        engine = self._engine
+        end = None
+        if timeout is not None:
+            check_timeout(timeout)
+            end = time.monotonic() + timeout
+        engine.uplink.flush()
+        link, look = engine.link, engine.search.find
+        while True:
+            seen = engine.pump.news
+            if engine.telling.is_lost_to_tell and engine.telling.loss_first():
+                continue
+            if link.inbox or engine.inbox.mails:
+                mail: Mail | None = engine.lock.run(look, wanted)
+                if mail is not None:
+                    return mail
+                self.check()
+            if not engine.is_usable:
+                engine.raise_closed()
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                raise RequestTimeout(f"nothing came within {timeout:g} s")
+            if engine.turn.claims and not engine.turn.is_mine:
+                # Its handlers' turn sorts out what it has begun, and tells us.
+                engine.pump.wait_beside(left, seen)
+                continue
+            mail = engine.pump.pump(left, seen, look, wanted)
+            if mail is not None:
+                return mail
+
+    def check(self) -> None:
+        """Raise if there is no use in waiting: the end is in the inbox, behind messages
+        that nobody asked for, or there are too many of those.
+
+        Raises:
+            ClientDisconnected, Overloaded: As said.
+        """
+        engine = self._engine
+        if 0 < engine.limits.queue < engine.queued():
+            raise Overloaded(
+                f"{engine.queued()} bytes of other messages came while waiting; "
+                "call update() more often"
+            )
+        for event in engine.link.inbox:
+            if isinstance(event, Closed):
+                text = f"{engine.title} is disconnected: {event.reason}"
+                raise ClientDisconnected(text) from event.error
+        if engine.link.connection.has_goodbye:
+            engine.raise_closed()

@@ -1,0 +1,252 @@
+"""Links that are dead and do not say so, and links that are silent and alive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from hisock import ClientInfo, connect, start_threaded_server
+from hisock.server import ThreadedHiSockServer
+from tests.chaos.pipes import Direction
+from tests.chaos.proxy import ChaosProxy
+
+from .programs import SLOW, AioCounter, Counter, Program
+from .raw import HOST, PATIENCE, eventually
+
+pytestmark = pytest.mark.timeout(30)
+
+#: Seconds of silence after which a peer counts as gone, in these tests.
+DEAD = 2.0
+#: The same for those that have to outlive it.
+SOON = 1.0
+CLIENTS = [Counter, AioCounter]
+
+
+class Watched:
+    """A server that counts what it is told of its clients."""
+
+    def __init__(self, **options: Any) -> None:
+        self.told: list[str] = []
+        self.handled: list[int] = []
+        self.server: ThreadedHiSockServer = start_threaded_server((HOST, 0), **options)
+        self.server.on("it")(self._handle)
+        self.server.on_drop(lambda client: self.told.append("drop"))
+        self.server.on_resume(lambda client: self.told.append("resume"))
+        self.server.on("leave")(lambda client: self.told.append("leave"))
+
+    def _handle(self, client: ClientInfo, number: int) -> None:
+        self.handled.append(number)
+        client.send("seen", number)
+
+
+@contextmanager
+def behind_proxy(**options: Any) -> Iterator[tuple[Watched, ChaosProxy]]:
+    """A server, and a network to it that may be a black hole."""
+    watched = Watched(**options)
+    with watched.server, ChaosProxy(watched.server.addr) as proxy:
+        yield watched, proxy
+
+
+@pytest.mark.parametrize("direction", [None, "up", "down"])
+@pytest.mark.parametrize("make", CLIENTS)
+def test_f5_f6_a_black_hole_is_found_out(
+    make: type[Counter], direction: Direction | None
+) -> None:
+    """By both sides in ``dead_after``; then all goes on, and nothing is lost."""
+    with (
+        behind_proxy(dead_after=DEAD) as (watched, proxy),
+        make(proxy.address[1], dead_after=DEAD) as counter,
+    ):
+        counter.send(10)
+        eventually(lambda: counter.seen == list(range(10)), "all is well")
+        before = proxy.connections
+        proxy.blackhole(direction)
+        began = time.monotonic()
+        counter.send(10)
+        assert counter.next() == "drop"
+        # Silence counts from the last byte that came, which was a moment before.
+        assert DEAD * 0.7 < time.monotonic() - began < DEAD + 1.5
+        assert proxy.wait_for(lambda: proxy.connections > before, SLOW)
+        eventually(lambda: "drop" in watched.told, "the server found out")
+        proxy.heal()
+        assert counter.next() == "resume"
+        eventually(lambda: counter.seen == list(range(20)), "all answers", within=SLOW)
+        assert watched.handled == list(range(20))
+        eventually(lambda: watched.told == ["drop", "resume"], "and no more")
+        assert not counter.lost
+
+
+@pytest.mark.parametrize("make", CLIENTS)
+def test_a_server_finds_a_client_out_that_says_so(make: type[Counter]) -> None:
+    """One that is read all the time beats; where nothing of that comes it is gone,
+    though the client has not noticed anything."""
+    with (
+        behind_proxy(dead_after=SOON) as (watched, proxy),
+        make(proxy.address[1], dead_after=30) as counter,
+    ):
+        counter.send(1)
+        eventually(lambda: counter.seen == [0], "all is well")
+        proxy.blackhole("up")
+        began = time.monotonic()
+        eventually(lambda: watched.told, "the server found out")
+        assert SOON * 0.7 < time.monotonic() - began < SOON + 1.5
+        proxy.heal()
+        eventually(lambda: watched.told == ["drop", "resume"], "it is back")
+        assert not counter.lost
+
+
+@pytest.mark.parametrize("make", CLIENTS)
+def test_silence_alone_is_no_end(make: type[Counter]) -> None:
+    """Two who have nothing to say stay connected."""
+    watched = Watched(dead_after=0.4)
+    with watched.server, make(watched.server.addr[1], dead_after=0.4) as counter:
+        counter.send(1)
+        eventually(lambda: counter.seen == [0], "all is well")
+        assert not threading.Event().wait(1.5)
+        counter.send(1)
+        eventually(lambda: counter.seen == [0, 1], "all is well still")
+        assert counter.events.empty()
+    assert watched.told == ["leave"]
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_plain_client_may_sit_and_think(blocking: bool) -> None:
+    """Nobody pumps it for longer than ``dead_after``, and nothing is lost by that."""
+    watched = Watched(dead_after=SOON)
+    server, got = watched.server, []
+    with server, connect(
+        server.addr, "ann", blocking=blocking, dead_after=SOON
+    ) as client:
+        client.on("seen")(got.append)
+        for number in range(5):
+            client.send("it", number)
+        eventually(lambda: len(watched.handled) == 5, "they are handled")
+        while client.wire is None:
+            client.update(timeout=0.01)
+        for number in range(100, 110):
+            server.send_client("ann", "seen", number)
+        assert not threading.Event().wait(2.5 * SOON)
+        client.send("it", 5)
+        end = time.monotonic() + PATIENCE
+        while len(got) < 16 and time.monotonic() < end:
+            client.update(timeout=0.1)
+        assert got == [0, 1, 2, 3, 4, *range(100, 110), 5]
+        assert client.is_connected
+        assert watched.told == []
+
+
+def test_a_plain_client_that_waits_finds_out() -> None:
+    """While it pumps it asks, and drops a link on which nothing comes."""
+    with behind_proxy() as (watched, proxy):
+        client = connect(proxy.address, "ann", dead_after=SOON)
+        told: list[str] = []
+        client.on_drop(lambda: told.append("drop"))
+        client.on_resume(lambda: told.append("resume"))
+        with client:
+            eventually(lambda: len(watched.server) == 1, "it is in")
+            client.update(timeout=0.2)
+            proxy.blackhole()
+            began = time.monotonic()
+            while not told:
+                client.update(timeout=0.1)
+                assert time.monotonic() - began < SOON + 2
+            assert time.monotonic() - began > SOON * 0.4
+            proxy.heal()
+            while told != ["drop", "resume"]:
+                client.update(timeout=0.1)
+                assert time.monotonic() - began < SLOW
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("face", ["plain", "aio"])
+def test_f20_a_server_that_slept_cuts_nobody(face: str) -> None:
+    """Silence counts from when it listened last; its clients may have noticed, or not."""
+    with Program.server(face, dead_after=SOON) as server:
+        port = server.next()
+        counters = [make(port, f"{n}", dead_after=30.0) for n, make in enumerate(
+            CLIENTS * 3
+        )]
+        for counter in counters:
+            counter.__enter__()
+        try:
+            for counter in counters:
+                counter.send(1)
+            eventually(lambda: all(c.seen == [0] for c in counters), "all is well")
+            server.signal(signal.SIGSTOP)
+            for counter in counters:
+                counter.send(5)
+            assert not threading.Event().wait(2.5 * SOON)
+            server.signal(signal.SIGCONT)
+            for counter in counters:
+                counter.send(1)
+            expected = list(range(7))
+            eventually(lambda: all(c.seen == expected for c in counters), "answers")
+            # Nor later, when what was due in its sleep has been looked at.
+            assert not threading.Event().wait(1.2 * SOON)
+            assert all(counter.events.empty() for counter in counters)
+        finally:
+            for counter in counters:
+                counter.__exit__()
+        server.signal(signal.SIGINT)
+        assert server.end()[0] == 0
+        assert not [said for said in server.rest() if said[:1] == ["drop"]]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_f5_a_client_that_was_stopped_goes_on() -> None:
+    """Its kernel still answers, so only the beat is missing; it comes back."""
+    watched = Watched(dead_after=SOON)
+    source = """
+import sys
+from hisock import threaded_connect
+client = threaded_connect(("127.0.0.1", int(sys.argv[1])), "ann", dead_after=1.0)
+client.on("end")(client.stop_client)
+with client:
+    client.send("it", 1)
+    client.join()
+"""
+    with watched.server, Program(source, watched.server.addr[1]) as client:
+        eventually(lambda: watched.handled == [1], "it is in", within=SLOW)
+        client.signal(signal.SIGSTOP)
+        eventually(lambda: watched.told == ["drop"], "it is missed")
+        watched.server.send_client("ann", "end")
+        client.signal(signal.SIGCONT)
+        assert client.end() == (0, "")
+        eventually(lambda: watched.told[-1] == "leave", "it says goodbye")
+    assert watched.told == ["drop", "resume", "leave"]
+
+
+def test_f28_a_loop_that_was_busy_cuts_nobody() -> None:
+    """A handler that blocks the server's loop for longer than ``dead_after``."""
+
+    async def main() -> None:
+        from hisock import aio
+
+        server = aio.start_server((HOST, 0), dead_after=0.5)
+        told: list[str] = []
+        server.on_drop(lambda client: told.append("drop"))
+
+        @server.on("block")
+        def block(client: ClientInfo) -> None:
+            threading.Event().wait(1.5)
+
+        async with server:
+            counter = Counter(server.addr[1], dead_after=30.0)
+            with counter:
+                while not len(server):
+                    await asyncio.sleep(0.01)
+                await asyncio.to_thread(counter.client.send, "block")
+                reply = counter.client.call
+                server.on("add")(lambda client, number: number + 1)
+                assert await asyncio.to_thread(reply, "add", 1) == 2
+                assert told == []
+
+    asyncio.run(main())
