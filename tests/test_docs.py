@@ -18,6 +18,7 @@ import ast
 import json
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -33,8 +34,16 @@ from typing import Any, BinaryIO, TypeAlias, get_args
 
 import pytest
 
+import hisock.errors
 from hisock import HiSockClient, HiSockServer
-from hisock.errors import ClientDisconnected, NotSendable, RemoteProtocolError
+from hisock.engine.delivery import WHEN_SLOW
+from hisock.errors import (
+    ClientDisconnected,
+    HiSockError,
+    NotSendable,
+    RemoteProtocolError,
+    SessionLost,
+)
 from hisock.handlers.cast import cast_for, unpack
 from hisock.types import Limits
 from hisock.wire import compact
@@ -47,6 +56,7 @@ from hisock.wire.classic import (
     header,
 )
 from hisock.wire.frames import (
+    BYE_WORDS,
     PROTO,
     Bye,
     ClientFrame,
@@ -60,6 +70,7 @@ from hisock.wire.frames import (
 
 ROOT = Path(__file__).resolve().parent.parent
 WIRE = ROOT / "docs" / "wire.md"
+PROMISES = ROOT / "docs" / "promises.md"
 DOCUMENTS = [
     *(path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if path.exists()),
     *sorted((ROOT / "docs").rglob("*.md")),
@@ -416,7 +427,9 @@ def test_whole_classic_client_is_small_and_plain() -> None:
 
 _PORTS = {"ann": 50001, "ben": 50002}
 _STEP = re.compile(r"(ann|ben) ([<>]) (.+)")
+#: What a server draws anew each time.
 _CLOCK = re.compile(rb'"now": \d+')
+_EPOCH = re.compile(rb'(?<="epoch": ")[0-9a-f]{16}')
 
 
 class Voices:
@@ -426,7 +439,9 @@ class Voices:
         self._stack = stack
         self._port = port
         self._socks: dict[str, socket.socket] = {}
-        self._ports: dict[bytes, bytes] = {}
+        #: What the document writes → what it is this time.
+        self._own: dict[bytes, bytes] = {}
+        self._ended: dict[str, set[str]] = {}
 
     def sock(self, who: str) -> socket.socket:
         """The socket of a client, connected when it is first needed."""
@@ -435,8 +450,8 @@ class Voices:
             self._socks[who] = self._stack.enter_context(sock)
             shown, own = _PORTS[who], sock.getsockname()[1]
             assert own > 9999, "the lengths in the document count five digits"
-            self._ports[b"%d" % shown] = b"%d" % own
-            self._ports[compact.pack(shown)] = compact.pack(own)
+            self._own[b"%d" % shown] = b"%d" % own
+            self._own[compact.pack(shown)] = compact.pack(own)
         return self._socks[who]
 
     def play(self, who: str, direction: str, what: str) -> None:
@@ -448,6 +463,10 @@ class Voices:
             if b"$WELCOME$" in data:  # its clock differs each time, so maybe its length
                 head = self._read(sock, HEADER_LEN)
                 body = self._read(sock, int(head))
+                shown = _EPOCH.search(data)
+                if shown is not None:
+                    self._own[shown[0]] = _EPOCH.findall(body)[0]
+                    data = self._fill(data)
                 assert _CLOCK.sub(b"", body) == _CLOCK.sub(b"", one_body(data))
             else:
                 assert self._read(sock, max(1, len(data))) == data
@@ -455,9 +474,18 @@ class Voices:
             sock.shutdown(socket.SHUT_WR)
         else:
             sock.sendall(self._fill(to_bytes(what)))
+        if ends:
+            self._end(who, direction)
+
+    def _end(self, who: str, direction: str) -> None:
+        """After both directions have ended the next line is of a new connection."""
+        ended = self._ended.setdefault(who, set())
+        ended.add(direction)
+        if len(ended) == len("<>"):
+            del self._socks[who], self._ended[who]
 
     def _fill(self, data: bytes) -> bytes:
-        for written, own in self._ports.items():
+        for written, own in self._own.items():
             data = data.replace(written, own)
         return data
 
@@ -524,8 +552,10 @@ def test_conversation_is_read_by_our_decoders(block: Block) -> None:
             meaning = line.removeprefix("# ")
             continue
         who, direction, data = step[1], step[2], to_bytes(step[3])
-        if who not in header_lens:
+        if b"$CLTHELLO$" in data:
             header_lens[who] = data.index(b"$")
+            for each in "<>":  # of a connection before this one
+                readings.pop((who, each), None)
         reading = readings.setdefault(
             (who, direction), Reading(header_lens[who], by_client=direction == ">")
         )
@@ -555,7 +585,9 @@ _FAILURES = ("Failure", "When", "Example")
 _VALUES = ("Value", "Written as")
 _HINTS = ("Content", "Hint", "The handler gets")
 _BYES = ("Bye", "When", "Example")
-_BROKEN_FRAMES = ("Broken frame", "What the Bye says")
+_BROKEN_FRAMES = ("Broken frame", "Code", "What the Bye says")
+_SESSION_FIELDS = ("Field", "From", "What it is")
+_FIRST_KINDS = ("Kind", "Name", "Elements after the kind", "From", "Example", "Bytes")
 _PROSE = {("What 1.1 does", "What we do"), ("Answer to the hello", "What it means")}
 
 
@@ -591,7 +623,7 @@ def test_every_table_is_checked() -> None:
     """A new table in the document needs a test here, unless it is prose."""
     classic = {_HEADERS, _CALLS, _RESERVED, _BROKEN, _ANSWERS, _ACCEPTED, _REFUSED}
     ours = {_CODES, _LENGTHS, _KINDS, _COMPACT_CALLS, _FAILURES, _VALUES, _HINTS}
-    ours |= {_BYES, _BROKEN_FRAMES}
+    ours |= {_BYES, _BROKEN_FRAMES, _SESSION_FIELDS, _FIRST_KINDS}
     assert set(_TABLES) == classic | ours | _PROSE | {_LIMITS}
     for titles in _PROSE:
         assert not any("·" in cell for row in _TABLES[titles] for cell in row.values())
@@ -839,16 +871,68 @@ def test_limit_has_this_default(limit: str, default: str, beyond: str) -> None:
     assert beyond
 
 
+# ── the tables of docs/promises.md ──────────────────────────────────────────────────
+
+_PROMISED = dict(read_tables(PROMISES))
+_FIELDS = ("Field", "Default", "Unit", "Beyond it")
+_POLICIES = ("`when_slow`", "What happens to the message", "Code")
+_REASONS = ("Reason", "What happened")
+
+
+def test_every_limit_is_promised() -> None:
+    """No field of ``Limits`` is missing, each with its default, a unit and an end."""
+    rows = _PROMISED[_FIELDS]
+
+    assert [code(row["Field"]) for row in rows] == list(Limits.__struct_fields__)
+    for row in rows:
+        assert getattr(Limits(), code(row["Field"])) == float(row["Default"]), row
+        assert row["Unit"], row
+        assert row["Beyond it"], row
+
+
+def test_every_policy_is_promised() -> None:
+    """No way to treat a slow peer is missing, and none is made up."""
+    listed = [row["`when_slow`"] for row in _PROMISED[_POLICIES]]
+
+    assert {cell.split("`")[1].strip('"') for cell in listed} == WHEN_SLOW
+
+
+def test_every_reason_of_a_loss_is_promised() -> None:
+    """Every word that ``SessionLost.reason`` may be, as its docstring lists them."""
+    listed = {code(row["Reason"]) for row in _PROMISED[_REASONS]}
+    text = re.search(r"One of ``([a-z_\s]+)``", SessionLost.__doc__ or "")
+
+    assert text is not None
+    assert listed == set(text[1].split())
+
+
+def test_codes_that_are_promised_are_ours() -> None:
+    """Every code in a limit's row is one of an error, or of a goodbye."""
+    errors = {kind.code for kind in vars(hisock.errors).values() if is_error(kind)}
+    known = errors | set(BYE_WORDS.values()) | {"evicted", "overflow"}
+    cells = [row["Beyond it"] for row in _PROMISED[_FIELDS]]
+    said = {word for cell in cells for word in re.findall(r"`([a-z_]+)`", cell)}
+
+    assert said - {"join_group", "on_error", "connections"} <= known
+
+
+def is_error(value: object) -> bool:
+    """Whether it is one of the errors of hisock."""
+    return isinstance(value, type) and issubclass(value, HiSockError)
+
+
 # ── negotiation and the compact wire ────────────────────────────────────────────────
 
 _WELCOME = encode_frame(Welcome(PROTO, None, None, 0))
 
 
 @contextmanager
-def joined(server: HiSockServer, proto: int = PROTO) -> Iterator[socket.socket]:
-    """The bare socket of a client called ann that speaks compact from now on."""
+def joined(
+    server: HiSockServer, proto: int = PROTO, name: str = "ann"
+) -> Iterator[socket.socket]:
+    """The bare socket of a client that speaks compact from now on."""
     with socket.create_connection(server.addr, PATIENCE) as sock:
-        sock.sendall(framed(encode_frame(Hello("ann", None, proto, 0))))
+        sock.sendall(framed(encode_frame(Hello(name, None, proto, 0))))
         server.run()
         with sock.makefile("rb") as stream:  # before anything compact can have come
             welcome = decode_control(read_classic(stream), by_client=False)
@@ -987,8 +1071,9 @@ def test_kinds_are_complete() -> None:
     assert said == set(get_args(ClientFrame))
 
 
-def test_client_takes_what_only_later_servers_say() -> None:
-    """A client ignores what the next version will use, not what only clients say."""
+def test_client_takes_what_it_did_not_ask_for() -> None:
+    """A client without a session lives with all that a server says, not with what only
+    clients say."""
     with client_with(_WELCOME) as (client, _, sock):
         client.on("shout")(lambda text: None)
         client.send("shout", "hello")
@@ -1044,6 +1129,8 @@ _FAILING: dict[str, list[Any]] = {
     "not_sendable": [2, 1, "huge", None],
     "message_too_large": [2, 1, "long", None],
     "overloaded": [2, 1, "number", 7],
+    "forbidden": [2, 1, "locked", None],
+    "rate_limited": [2, 1, "rare", None],
     "only_stream": [2, 1, "many", None],
     "no_stream": [2, 1, "number", 7, 64],
     "unknown_client": [2, 1, "$GETCLT$", "Zoe"],
@@ -1078,9 +1165,17 @@ def test_failure_has_this_code(name: str, when: str, example: str) -> None:
         server.on("many")(many)
         server.on("huge")(lambda client: 2**64)
         server.on("long")(lambda client: "x" * 5000)
+        server.on("locked", requires="admin")(lambda client: None)
+        server.on("rare", rate="1/h")(lambda client: None)
         asked = _FAILING[code(name)]
         expected = packed(to_value(code(example)))
         with joined(server) as ann, ann.makefile("rb") as stream:
+            if code(name) == "rate_limited":  # by the call before it
+                ann.sendall(packed([2, 1, "rare", None]))
+                server.run(0.1)
+                assert stream.read(8) == packed([3, 1, None])
+                asked = [2, 3, *asked[2:]]
+                expected = packed([4, 3, *to_value(code(example))[2:]])
             if code(name) == "overloaded":  # by a stream that rests for want of credit
                 ann.sendall(packed([2, 1, "many", None, 1]))
                 server.run(0.1)
@@ -1135,38 +1230,108 @@ def test_hint_converts(content: str, hint: str, gets: str) -> None:
     assert repr(value) == repr(to_value(code(gets)))
 
 
+#: How the server of each goodbye is made, where not in the usual way.
+_SAYING: dict[str, dict[str, Any]] = {
+    "2": {"unique_names": "replace"},
+    "4": {"unique_names": "reject"},
+    "20": {"limits": Limits(handshake=0.2)},
+}
+
+
 @pytest.mark.parametrize(("number", "when", "example"), examples(_BYES))
-def test_goodbye_has_this_code(
-    server: HiSockServer, number: str, when: str, example: str
-) -> None:
+def test_goodbye_has_this_code(number: str, when: str, example: str) -> None:
     """A server ends a connection with exactly this."""
     expected = to_value(code(example))
     assert expected[:2] == [35, int(number)]
     assert when
-    with joined(server) as ann, ann.makefile("rb") as stream:
-        match number:
-            case "0":
-                ann.shutdown(socket.SHUT_WR)
-                server.close()
-            case "1":
-                server.run(0.1)
-                server.disconnect_client("ann", reason=expected[2])
-            case _:
-                ann.sendall(b"\x00\x00\x00\x01")
-                server.run()
+    with (
+        HiSockServer((HOST, 0), **_SAYING.get(number, {})) as server,
+        ExitStack() as stack,
+        socket.create_connection(server.addr, PATIENCE) as sock,
+        sock.makefile("rb") as stream,
+    ):
+        server.on("join")(lambda client: None)
+        server.on("leave")(lambda client: None)
+        if number == "4":
+            stack.enter_context(joined(server, name="ben"))
+        if number in ("3", "4", "20"):
+            verdict = number == "4"
+            server.authenticate(lambda credentials: verdict)
+        name = "ben" if number == "4" else "ann"
+        sock.sendall(framed(encode_frame(Hello(name, None, PROTO, 0))))
+        server.run(0.1)
+        assert read_classic(stream).startswith(b"$WELCOME$")
+        sock.sendall(framed(b"$COMPACT$"))
+        bring_about(server, sock, number, expected[2])
+        if number in ("3", "4", "20"):  # said in its own time
+            while not select.select([sock], [], [], 0)[0]:
+                server.run(0.01)
         assert stream.read() == packed(expected)
 
 
-@pytest.mark.parametrize(("example", "reason"), examples(_BROKEN_FRAMES))
-def test_broken_frame_ends_the_connection(
-    server: HiSockServer, example: str, reason: str
+def bring_about(
+    server: HiSockServer, ann: socket.socket, number: str, text: str
 ) -> None:
-    """Whoever writes this hears a goodbye of code 5 with this text."""
+    """Have a server say this goodbye to ann."""
+    match number:
+        case "0":
+            ann.shutdown(socket.SHUT_WR)
+            server.close()
+        case "1" | "16":
+            server.run(0.1)
+            server.disconnect_client("ann", reason=text, reconnect=number == "16")
+        case "2":
+            server.run(0.1)
+            with joined(server):
+                ann.shutdown(socket.SHUT_WR)
+        case "3" | "4":
+            ann.sendall(packed([38, "a guess"]))
+        case "20":
+            pass
+        case _:
+            ann.sendall(b"\x00\x00\x00\x01" if number == "5" else b"\x01\x00\x00\x01")
+            server.run()
+
+
+@pytest.mark.parametrize(("example", "number", "reason"), examples(_BROKEN_FRAMES))
+def test_broken_frame_ends_the_connection(
+    server: HiSockServer, example: str, number: str, reason: str
+) -> None:
+    """Whoever writes this hears a goodbye of this code with this text."""
     server.on("shout")(lambda client, content: None)
     with joined(server) as ann, ann.makefile("rb") as stream:
         ann.sendall(to_bytes(code(example)))
         server.run()
         bye = compact.decode(one_frame(stream.read()))
     assert isinstance(bye, Bye)
-    assert bye.code == 5
+    assert bye.code == int(number)
     assert code(reason) in bye.text
+
+
+# ── sessions and authentication ─────────────────────────────────────────────────────
+
+
+def test_fields_of_a_session_are_complete() -> None:
+    """The table names what a hello and a welcome have beside what all have."""
+    usual = {"name", "group", "proto", "now", "auth"}
+    for kind, side in ((Hello, "client"), (Welcome, "server")):
+        rows = _TABLES[_SESSION_FIELDS]
+        said = {code(row["Field"]) for row in rows if row["From"] in (side, "both")}
+        assert said == set(kind.__struct_fields__) - usual
+
+
+@pytest.mark.parametrize("row", _TABLES[_FIRST_KINDS], ids=lambda row: row["Name"])
+def test_kind_that_comes_first_is_right(row: Row) -> None:
+    """What comes first where proof is asked for is written so, and nothing later."""
+    data = to_bytes(code(row["Bytes"]))
+    value = to_value(code(row["Example"]))
+    by_client = row["From"] == "client"
+
+    assert packed(value) == data
+    assert value[0] == int(row["Kind"])
+    first = compact.decode_first(data[4:], by_client=by_client)
+    assert elements(type(first)) == row["Elements after the kind"]  # type: ignore[arg-type]
+    with pytest.raises(RemoteProtocolError):
+        compact.decode(data[4:])
+    with pytest.raises(RemoteProtocolError):
+        compact.decode_first(data[4:], by_client=not by_client)

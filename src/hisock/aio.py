@@ -366,6 +366,7 @@ class AsyncHiSockClient(ClientFace):
 
     Args:
         addr, name, group, header_len, cache_size, limits, wait: As ``HiSockClient``.
+        token: As there; its function may be a coroutine, too.
 
     .. versionadded:: 4.0
     """

@@ -39,12 +39,17 @@ class HiSockClient(ClientFace):
         cache_size: Messages that ``get_cache`` remembers; 0 or less for none.
         limits: How much the server may ask for.
         wait: Seconds to keep trying while no server answers.
+        token: Shown to a server that asks who this is, and to no other; or a function
+            that returns it, asked before each connect (in a worker thread where the
+            client comes back). With one nothing else leaves before the server has
+            answered: sends wait for that, at most 10 s.
 
     Raises:
         ServerNotRunning: Nobody answers at that address.
         InvalidAddress: ``addr`` is no address.
         InvalidName: ``name`` or ``group`` is no name.
         InvalidOption: Another argument cannot work.
+        Exception: What a ``token`` function raised.
         MessageTooLarge: ``header_len`` cannot hold the length of the hello.
     """
 

@@ -44,6 +44,12 @@ class HiSockServer(ServerFace):
             other's address.
         wires: The wires it speaks, ``"classic"`` (hisock 1.1) and ``"compact"`` (ours);
             ``None`` for both.
+        unique_names: What holds where a client wants a name that another one has:
+            ``"allow"`` gives it to both; with ``"reject"`` the newcomer is refused,
+            but has the name of one whose link is cut; with ``"replace"`` the other
+            goes.
+        allow_rename, allow_regroup: Whether clients may change their name and their
+            group; ``None``: if there is no ``authenticate`` check.
 
     Raises:
         InvalidAddress: ``addr`` is no address.

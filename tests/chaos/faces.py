@@ -56,7 +56,7 @@ class Worker:
         except (
             CancelledError,
             asyncio.CancelledError,
-        ):  # what it waited for will not come
+        ):  # its wait is over
             pass
         except BaseException as error:
             self._traffic.fail(f"{self._name} raised {error!r}")

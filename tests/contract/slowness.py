@@ -1,18 +1,18 @@
-"""A client and its server with a network between them that takes nothing for a while."""
+"""Peers that are slow: a network that takes nothing for a while, a busy handler."""
 
 from __future__ import annotations
 
-__all__ = ("BOUND", "SIZE", "Got", "SlowWay")
+__all__ = ("BOUND", "SIZE", "Got", "SlowHandler", "SlowWay")
 
 import threading
 from collections.abc import Iterable
 from typing import Any
 
-from hisock import Limits
+from hisock import ClientInfo, Limits
 from hisock.hub.outbox import Outbox
 from hisock.types import Gap
 
-from . import Net, Record, bare, eventually
+from . import PATIENCE, Net, Record, bare, eventually
 from .cutting import CutWay
 
 #: Bytes that may wait for a peer in these tests.
@@ -113,3 +113,39 @@ class Got:
                 due += 1
             before = item
         assert due == count
+
+
+class SlowHandler:
+    """A server whose handler for ``it`` waits until it is let go.
+
+    Args:
+        net: Makes it, and a client called ``ann`` whose handler doubles.
+        limits: Of the server.
+    """
+
+    def __init__(self, net: Net, **limits: Any) -> None:
+        self.let_go = threading.Event()
+        self.got = Record()
+        self.net = net
+        self.server = net.server(limits=Limits(**limits))
+        self.server.on("it", threaded=True)(self._handle)
+        net.turn(self.server)
+        self.client = net.client(self.server, "ann")
+        self.client.on("double")(lambda number: 2 * number)
+        net.turn(self.client)
+        net.expect_members(self.server, 1)
+
+    def _handle(self, client: ClientInfo, message: Any) -> None:
+        assert self.let_go.wait(PATIENCE)
+        self.got(message[0])
+
+    @property
+    def link(self) -> Any:
+        """The server's record of the client."""
+        return bare(self.server)._members.look_up("ann")
+
+    @property
+    def waiting(self) -> int:
+        """Messages that were read and not handled."""
+        inbox = self.link.inbox
+        return sum(len(e.bodies) for e in list(inbox) if hasattr(e, "bodies"))

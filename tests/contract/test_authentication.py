@@ -773,6 +773,27 @@ def test_nothing_large_comes_before_the_verdict(door: Door, announced: int) -> N
     assert len(door.server) == 0
 
 
+def test_who_owes_its_proof_is_a_stranger(door: Door) -> None:
+    """Of whom there are few, and the oldest goes first; who is being checked is not."""
+    door.limits = Limits(unfinished=2)
+    door.go.clear()
+    door.open()
+    callers: list[Caller] = []
+    for number in range(4):
+        callers.append(caller := door.caller())
+        caller.greet()
+        caller.is_asked()
+        if number == 1:
+            proof = caller.packed([AUTH, SECRET])
+            caller.sock.sendall(b"%-16d$COMPACT$" % 9 + proof)
+            door.checks.next()
+    callers[0].expect_end()
+    assert callers[2].is_quiet()
+    door.go.set()
+    assert callers[1].read()[0] == WELCOME
+    assert callers[3].prove(SECRET)[0] == WELCOME
+
+
 def test_a_check_that_hangs_says_no(door: Door) -> None:
     """After ``Limits.authentication``; what it says later is too late."""
     door.limits = Limits(authentication=0.1)

@@ -1,5 +1,5 @@
-"""What becomes of messages to a peer that is too slow: as their sender wished, in order,
-and told wherever something is missing."""
+"""What becomes of messages to a peer that is too slow: what their sender wished, in
+order, and told wherever something is missing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hisock import ClientInfo, Limits
+from hisock.client import HiSockClient
 from hisock.engine.link import READ_SIZE
 from hisock.errors import (
     HiSockError,
@@ -29,7 +30,7 @@ from hisock.session.resume import ACK_SIZE
 from hisock.types import Gap
 
 from . import PATIENCE, Kind, Net, Record, Thread, bare, eventually
-from .slowness import BOUND, SIZE, SlowWay
+from .slowness import BOUND, SIZE, SlowHandler, SlowWay
 
 #: More than fits into the bound, several times.
 MANY = 5 * BOUND // SIZE
@@ -112,31 +113,35 @@ def test_without_a_wish_a_send_to_one_waits(slow: SlowWay) -> None:
     assert slow.until_mark().items == list(range(MANY))
 
 
+def send_while_accepted(slow: SlowWay, accepted: list[int], **wish: Any) -> None:
+    """Send until that raises; note what did not."""
+    for number in range(MANY):
+        slow.number(number, **wish)
+        accepted.append(number)
+
+
 def test_wait_gives_up(slow: SlowWay, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some time in which nothing is taken; what was accepted still arrives."""
     for module in ("members", "uplink", "awaiting"):
         monkeypatch.setattr(f"hisock.engine.{module}.STALL", 0.3)
     slow.hold(slow.there)
-    accepted = 0
+    accepted: list[int] = []
     with pytest.raises(SendTimeout, match=r"took nothing for 0\.3 s"):
-        for accepted in range(MANY):
-            slow.number(accepted)
-    assert FITS - 3 < accepted < FITS + 3
+        send_while_accepted(slow, accepted)
+    assert FITS - 3 < len(accepted) < FITS + 3
     slow.go_on()
     came = slow.until_mark()
     kind = slow.net.client_kind if slow.up else slow.net.server_kind
     # In aio a send happens when it is called; only its awaitable waits, and gives up.
-    assert came.items == list(range(accepted + kind.is_async))
+    assert came.items == list(range(len(accepted) + kind.is_async))
 
 
 def test_raise_says_so_at_once(slow: SlowWay) -> None:
     """The message that had no room is not sent, all others are."""
     slow.hold(slow.there)
-    accepted = []
+    accepted: list[int] = []
     with pytest.raises(WouldBlock):
-        for number in range(MANY):
-            slow.number(number, when_slow="raise")
-            accepted.append(number)
+        send_while_accepted(slow, accepted, when_slow="raise")
     assert FITS - 3 < len(accepted) < FITS + 3
     for number in range(3):
         with pytest.raises(WouldBlock, match="bytes wait"):
@@ -336,6 +341,12 @@ def test_a_slow_member_delays_nobody(down: SlowWay, policy: Any) -> None:
     down.go_on()
 
 
+def say_numbers(client: HiSockClient) -> None:
+    """Have a client say a hundred things."""
+    for number in range(100):
+        client.send("say", number)
+
+
 def test_members_hear_the_same_in_the_same_order(net: Net) -> None:
     """Whoever sends: clients whose messages are passed on, and the server's program."""
     server = net.server()
@@ -353,10 +364,7 @@ def test_members_hear_the_same_in_the_same_order(net: Net) -> None:
         clients.append(client)
     net.turn()
     net.expect_members(server, 3)
-    senders = [
-        Thread(lambda c=client: [c.send("say", n) for n in range(100)])
-        for client in clients
-    ]
+    senders = [Thread(say_numbers, client) for client in clients]
     for number in range(100):
         server.send_group("red", "said", ["server", number])
     for sender in senders:
@@ -483,6 +491,12 @@ def test_who_only_sends_is_served_too(waiting: str) -> None:
         net.close()
 
 
+def send_numbers(client: HiSockClient, count: int) -> None:
+    """Send so many padded messages."""
+    for number in range(count):
+        client.send("it", [number, bytes(SIZE)])
+
+
 def _reads(client: Any) -> bool:
     client.poll(0.0)
     return not client._engine.link.outbox.is_full
@@ -516,56 +530,17 @@ def test_who_never_updates_is_told(net: Net) -> None:
     limits = Limits(outbox=BOUND, queue=BOUND)
     client = net.client(server, "ann", limits=limits)
     client.on("back")(lambda content: None)
+    sending = Thread(send_numbers, client, 2000)
     with pytest.raises(Overloaded, match=r"call update\(\) more often"):
-        for number in range(2000):
-            client.send("it", [number, bytes(SIZE)])
-
-
-class Slow:
-    """A server whose handler for ``it`` waits until it is let go.
-
-    Args:
-        net: Makes it, and a client called ``ann`` whose handler doubles.
-        limits: Of the server.
-    """
-
-    def __init__(self, net: Net, **limits: Any) -> None:
-        self.let_go = threading.Event()
-        self.got = Record()
-        self.net = net
-        self.server = net.server(limits=Limits(**limits))
-        self.server.on("it", threaded=True)(self._handle)
-        net.turn(self.server)
-        self.client = net.client(self.server, "ann")
-        self.client.on("double")(lambda number: 2 * number)
-        net.turn(self.client)
-        net.expect_members(self.server, 1)
-
-    def _handle(self, client: ClientInfo, message: Any) -> None:
-        assert self.let_go.wait(PATIENCE)
-        self.got(message[0])
-
-    @property
-    def link(self) -> Any:
-        """The server's record of the client."""
-        return bare(self.server)._members.look_up("ann")
-
-    @property
-    def waiting(self) -> int:
-        """Messages that were read and not handled."""
-        inbox = self.link.inbox
-        return sum(len(e.bodies) for e in list(inbox) if hasattr(e, "bodies"))
+        sending.result()
 
 
 @pytest.mark.parametrize("limit", ["handler_messages", "handler_queue"])
 def test_a_slow_handler_pauses_the_reading(net: Net, limit: str) -> None:
     """What does not fit waits at the client; all of it is handled, in order."""
     allowed = {"handler_messages": 8, "handler_queue": 8 * SIZE}[limit]
-    slow = Slow(net, **{limit: allowed})
-    padding = bytes(SIZE)
-    sending = Thread(
-        lambda: [slow.client.send("it", [n, padding]) for n in range(2000)]
-    )
+    slow = SlowHandler(net, **{limit: allowed})
+    sending = Thread(send_numbers, slow.client, 2000)
     try:
         eventually(lambda: slow.link.is_paused)
         # The bound is looked at between two reads, of 64 KiB each.
@@ -578,7 +553,7 @@ def test_a_slow_handler_pauses_the_reading(net: Net, limit: str) -> None:
 
 def test_answers_come_through_a_full_queue(net: Net) -> None:
     """What the server asks is answered though its handler for that client is slow."""
-    slow = Slow(net, handler_messages=8)
+    slow = SlowHandler(net, handler_messages=8)
     try:
         for number in range(40):
             slow.client.send("it", [number])
@@ -596,7 +571,7 @@ def test_answers_come_through_a_full_queue(net: Net) -> None:
 
 def test_too_much_before_an_answer_fails_the_call(net: Net) -> None:
     """Nothing waits for ever behind what nobody handles; later calls work again."""
-    slow = Slow(net, handler_messages=8, queue=BOUND)
+    slow = SlowHandler(net, handler_messages=8, queue=BOUND)
     answering = threading.Event()
 
     @slow.client.on("slowly", threaded=True)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,7 +25,7 @@ from hisock.errors import (
 )
 from hisock.server import HiSockServer
 
-from . import LOCALHOST, PATIENCE, Kind, Net, Record, eventually
+from . import LOCALHOST, PATIENCE, Kind, Net, Record, Thread, eventually
 from .authorities import Authorities, fingerprint_of
 from .cutting import CutWay
 
@@ -124,6 +123,17 @@ def enter(net: Net, server: Any, tls: Any, name: str = "ann") -> HiSockClient:
     client = net.client(server, name, tls=tls)
     net.turn(client)
     return client
+
+
+def enter_and_add(net: Net, server: HiSockServer, tls: Any) -> Any:
+    """A client that is turned and calls."""
+    return enter(net, server, tls).call("add", [1], timeout=PATIENCE)
+
+
+def send_numbered(client: HiSockClient, who: int) -> None:
+    """Send some messages that fill most of a record."""
+    for number in range(60):
+        client.send("it", [who, number, b"x" * 700])
 
 
 @contextmanager
@@ -379,8 +389,7 @@ def test_who_has_to_show_a_certificate_and_has_none_stays_out(
         assert joined.next() == "honest"
         own = {} if shows == "none" else authorities.foreign_client
         with pytest.raises((NotSecure, ClientDisconnected)) as caught:
-            client = enter(peers, server, {**own, "ca": authorities.ca})
-            client.call("add", [1], timeout=PATIENCE)
+            enter_and_add(peers, server, {**own, "ca": authorities.ca})
         expected = "wants a certificate" if not own else "does not trust"
         assert expected in str(caught.value)
         assert not len(joined)
@@ -522,18 +531,9 @@ def test_threads_that_send_do_not_tear_a_record(
     got = Record()
     server.on("it")(lambda client, content: got(content))
     client = enter(peers, server, {"ca": authorities.ca})
-    threads = [
-        threading.Thread(
-            target=lambda n=n: [
-                client.send("it", [n, i, b"x" * 700]) for i in range(60)
-            ]
-        )
-        for n in range(3)
-    ]
+    threads = [Thread(send_numbered, client, who) for who in range(3)]
     for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
+        thread.result()
     came = got.take(180)
     for number in range(3):
         assert [i for n, i, _ in came if n == number] == list(range(60))

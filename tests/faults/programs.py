@@ -13,12 +13,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any, Final, Self
+
+from tests.faults.raw import HOST, PATIENCE, Where
 
 from hisock import aio, threaded_connect
 from hisock.errors import ClientDisconnected, SessionLost
-from tests.faults.raw import HOST, PATIENCE, Where
 
 #: Seconds for a process to start, or to end.
 SLOW: Final = 15.0
@@ -32,7 +32,8 @@ face, port, half, options = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), jso
     sys.argv[4])
 handled = []
 def say(what):
-    print(json.dumps(what), flush=True)
+    sys.stdout.write(json.dumps(what) + "\\n")
+    sys.stdout.flush()
 def prepare(server):
     @server.on("it")
     def it(client, number):
@@ -40,7 +41,7 @@ def prepare(server):
         if len(handled) == half:
             say("half")
         server.send_client(client, "seen", number)
-    @server.on("held")
+    @server.on("held", threaded=True)
     def held(client, number):
         say("held")
         while True:
@@ -232,6 +233,10 @@ class Counter:
             self.client.send("it", self.sent)
             self.sent += 1
 
+    def say(self, command: str, content: Any) -> None:
+        """Send something else."""
+        self.client.send(command, content)
+
     def next(self) -> Any:
         """What it is told next of its link and session."""
         return self.events.get(timeout=SLOW)
@@ -281,6 +286,14 @@ class AioCounter(Counter):
         """Send so many more."""
         self._wait(self._send(count))
 
+    async def _say(self, command: str, content: Any) -> None:
+        sent: Any = self.client.send(command, content)  # type: ignore[func-returns-value]  # awaitable here
+        await sent
+
+    def say(self, command: str, content: Any) -> None:
+        """Send something else."""
+        self._wait(self._say(command, content))
+
     def __enter__(self) -> Self:
         self._thread.start()
         self._wait(self._start())
@@ -293,8 +306,3 @@ class AioCounter(Counter):
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(SLOW)
         self._loop.close()
-
-
-def numbered(items: Iterator[Any]) -> list[int]:
-    """Those of them that are numbers."""
-    return [item for item in items if isinstance(item, int)]

@@ -4,7 +4,6 @@ hold."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from hisock.hub.loose import Loose, LooseFrames
 from hisock.hub.outbox import Outbox
-from hisock.session.resume import Replay
+from hisock.session.resume import Replay, length_of
 from hisock.wire import compact
 from hisock.wire.frames import Gap, Pong
 
@@ -129,7 +128,7 @@ class Sender:
         outbox = self.outbox
         assert outbox.size >= 0
         assert outbox.held >= 0
-        queued = sum(map(len, outbox._frames or ()))
+        queued = sum(map(length_of, outbox._frames or ()))
         assert outbox.size == queued + sum(map(len, outbox._rest or ()))
         assert len(outbox._frames or ()) < 2 * len(self.sent) + 70
 
@@ -245,10 +244,7 @@ def _check_places(came: list[Any], sent: list[Sent]) -> None:
 
 def _check_states(numbers: set[int], sent: list[Sent]) -> None:
     """The newest of each key arrives, whatever else does."""
-    newest: dict[Hashable, int] = {}
-    for policy, _, key, number in sent:
-        if policy == "latest":
-            newest[key] = number
+    newest = {key: number for policy, _, key, number in sent if policy == "latest"}
     for number in newest.values():
         assert number in numbers
 

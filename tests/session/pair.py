@@ -25,7 +25,7 @@ from hisock.wire.frames import PROTO, Bye, Hello, Message, Probe, Refusal, Welco
 HEADER_LEN: Final = 16
 WINDOW: Final = 30.0
 #: With less room than this nothing is taken at all, unless it is all.
-_LOW_WATER: Final = 50
+_LOW_WATER: Final = 300
 
 
 class Pipe:
@@ -493,6 +493,8 @@ class Net:
     def settle(self) -> None:
         """Come back if need be, have all delivered, and acknowledged."""
         for _ in range(4):
+            for peer in self.peers:
+                peer.pipe.room = 10**9
             self.deliver()
             if not self.client.pipe.is_open[0]:
                 self.client.come_back()

@@ -89,6 +89,13 @@ class Sessions(RuleBasedStateMachine):
         for each in self.net.peers:
             each.flush()
 
+    @rule(side=sides, room=st.sampled_from([0, 0, 700, 10**9]))
+    def narrow(self, side: int, room: int) -> None:
+        """A connection takes more or less than before; nothing, once it has a hello."""
+        peer = self.peer(side)
+        if peer is not None and not (peer.is_dropped or self.is_early(side)):
+            peer.pipe.room = room
+
     @rule(amount=amounts)
     def deliver_at_the_door(self, amount: int) -> None:
         """Some bytes come to the server, from who is not let in yet."""

@@ -111,13 +111,23 @@ def test_a_large_message_is_acknowledged_at_once(agreed: Net) -> None:
     assert acks_in(agreed.server.pipe.under_way[1]) == [1]
 
 
-def test_an_acknowledgement_rides_before_a_pong(agreed: Net) -> None:
-    """Pings and acks have no number of their own, and are not acknowledged."""
+def test_pings_are_not_acknowledged(agreed: Net) -> None:
+    """They are answered, and nothing is owed for them."""
     agreed.client.send_control(compact.encode(Ping(1)) * 100)
     agreed.server.read(10**9, agreed.now)
 
     assert agreed.server.pipe.under_way[1] == compact.encode(Pong(1)) * 100
     assert (agreed.server.session.received, agreed.server.session.owes) == (0, False)
+
+
+def test_what_has_no_number_never_counts(agreed: Net) -> None:
+    """Read after read: pings between messages, and behind them, are left out."""
+    for number in range(1, 6):
+        agreed.client.send_control(compact.encode(Ping(1)) * number)
+        agreed.server.read(10**9, agreed.now)
+        agreed.client.say(number)
+        agreed.server.read(10**9, agreed.now)
+        assert agreed.server.session.received == number
 
 
 @pytest.mark.parametrize("side", [0, 1])

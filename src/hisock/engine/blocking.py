@@ -124,6 +124,15 @@ class ClientEngine:
         self.inbox = Inbox(limits)
         self.receiving = Receiving(self)
         self.search = Search(self)
+        self.telling = Telling(self)
+        self._begin_turning()
+        if cache_size > 0:
+            self.table.tap()
+        say_goodbye_at_exit(self)
+        self.lock.run(self.keeper.say_hello, self.link, now)
+
+    def _begin_turning(self) -> None:
+        """Nobody has turned it yet."""
         self._dropped = Repeats()
         self._finished_handlers: deque[Callable[[], None]] = deque()
         self._handled = 0
@@ -138,13 +147,8 @@ class ClientEngine:
         #: Whether messages can be sent, as far as is known.
         self.is_usable = True
         self._closed = False
-        self.telling = Telling(self)
         #: Told that the link has another socket.
         self.on_moved: Callable[[], None] | None = None
-        if cache_size > 0:
-            self.table.tap()
-        say_goodbye_at_exit(self)
-        self.lock.run(self.keeper.say_hello, self.link, now)
 
     @staticmethod
     def now() -> float:

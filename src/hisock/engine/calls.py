@@ -246,8 +246,7 @@ class Runner:
         self, link: Link, entry: HandlerEntry, answering: Answering | None
     ) -> bool:
         """Whether the client has not had it run too often; if so, that is said."""
-        assert entry.rate is not None
-        if link.allows(entry, entry.rate):
+        if self._owner.allows(link, entry):
             return True
         if answering is not None:
             text = f"{entry.command!r:.64} is limited to {entry.options.rate}"

@@ -246,6 +246,9 @@ class ClientFace(Face):
     def change_name(self, new_name: str | None) -> None:
         """Be called something else, or nothing.
 
+        A server may refuse that: ``name`` is then what it was before, and ``on_error``
+        gets a ``Refused``.
+
         Raises:
             InvalidName: That is no name.
             ClientDisconnected: The connection has ended.
@@ -254,7 +257,7 @@ class ClientFace(Face):
         self._rename(Rename(new_name))
 
     def change_group(self, new_group: str | None) -> None:
-        """Be in another group, or in none.
+        """Be in another group, or in none; a server may refuse that as a new name.
 
         Raises:
             InvalidName: That is no group.

@@ -189,8 +189,9 @@ class Face:
         """Have the decorated function told of what goes wrong in handlers.
 
         It gets the error: a ``HandlerError`` with ``.client``, ``.command``, ``.where``
-        and what was raised as ``__cause__``, or an ``UnknownCommand``. Without such a
-        function they are logged.
+        and what was raised as ``__cause__``, or an ``UnknownCommand``; on a client also
+        a ``Refused``, of a name or group it may not have. Without such a function they
+        are logged.
 
         Raises:
             InvalidOption: It is no function.

@@ -18,7 +18,6 @@ from hisock.handlers.table import HandlerEntry
 from hisock.hub.outbox import Outbox, Plain
 from hisock.session.connection import Connection
 from hisock.session.events import Closed, Dropped, Event, Messages
-from hisock.session.rates import Bucket
 from hisock.session.resume import Block, Replay, Session, Written
 from hisock.session.states import State
 from hisock.types import ClientInfo, Limits
@@ -26,6 +25,7 @@ from hisock.wire.compact import Encoded, encode
 from hisock.wire.frames import Bye, Refusal, Welcome
 
 if TYPE_CHECKING:
+    from hisock.engine.allowance import Allowance
     from hisock.engine.tls import SecureSocket
 
 #: Bytes of one read: large enough to share the cost of a turn among hundreds of small
@@ -36,6 +36,8 @@ READ_SIZE: Final = 64 * 1024
 #: client's own waiting read is one system call, not two. Windows has no such flag, and
 #: macOS not for every call; there all sockets are non-blocking.
 DONT_WAIT: Final[int] = socket.MSG_DONTWAIT if sys.platform == "linux" else 0
+
+_FLAGS: Final = (DONT_WAIT,)
 
 clock = time.monotonic
 
@@ -79,7 +81,7 @@ class Link:
         is_busy: Whether its next message waits for a handler that still runs.
         is_paused: Whether it is not read, for too much of it waits already.
         rests_until: Until when it is not read, for it sent too much too quickly.
-        pace: What it may send, where there is a limit.
+        allowance: What it may send, where there is a limit.
         paced: What was counted last.
         todo: What has to be done once that handler has finished.
         wants_roster: Whether it is told who joins and leaves.
@@ -88,9 +90,11 @@ class Link:
     __slots__ = (
         "_eof",
         "_running",
+        "_writing",
+        "_written",
         "_shut",
         "address",
-        "allowances",
+        "allowance",
         "connection",
         "cut_reason",
         "ends_at",
@@ -107,7 +111,6 @@ class Link:
         "keeper",
         "look_at",
         "outbox",
-        "pace",
         "paced",
         "replay",
         "rests_until",
@@ -138,12 +141,10 @@ class Link:
         self.is_busy = False
         self.is_paused = False
         self.rests_until: float | None = None
-        self.pace: tuple[Bucket | None, Bucket | None] | None = None
+        self.allowance: Allowance | None = None
         self.paced: Messages | None = None
         self.wants_roster = True
         self.todo: list[Callable[[], object]] = []
-        #: How often handlers with a rate may run for it.
-        self.allowances: dict[HandlerEntry, Bucket] | None = None
         self._running: dict[HandlerEntry, int] | None = None
         self.is_dropped = False
         self.secure: SecureSocket | None = None
@@ -158,6 +159,9 @@ class Link:
         self.is_torn = False
         self._eof = False
         self._shut = False
+        #: What is being written, and then how much of it was.
+        self._writing: bytes | memoryview | None = None
+        self._written: list[int] = []
 
     @property
     def where(self) -> str:
@@ -216,16 +220,6 @@ class Link:
         too_many = 0 < limits.handler_messages < count
         return too_many or 0 < limits.handler_queue < size
 
-    def allows(self, entry: HandlerEntry, rate: float) -> bool:
-        """Whether a handler has not run too often for this peer; counts it if so."""
-        now = clock()
-        if self.allowances is None:
-            self.allowances = {}
-        bucket = self.allowances.get(entry)
-        if bucket is None:
-            bucket = self.allowances[entry] = Bucket(rate, now)
-        return bucket.take(1, now)
-
     def begin(self, entry: HandlerEntry) -> None:
         """A handler for this link takes longer than its call."""
         if self._running is None:
@@ -262,26 +256,9 @@ class Link:
             return own if stall is None else stall
         return min(own, stall)
 
-    def rest(self, messages: int, size: int, limits: Limits, now: float) -> None:
-        """Read no more for as long as what came was too much for a second."""
-        if self.pace is None:
-            by_message, by_byte = limits.message_rate, limits.byte_rate
-            self.pace = (
-                Bucket(by_message, now) if by_message else None,
-                Bucket(by_byte, now) if by_byte else None,
-            )
-        waits = [
-            bucket.spend(amount, now)
-            for bucket, amount in zip(self.pace, (messages, size), strict=True)
-            if bucket is not None
-        ]
-        if max(waits) > 0:
-            self.rests_until = now + max(waits)
-
     def read(self) -> None:
         """Read once, without waiting, and put what it means into the inbox."""
-        if self.is_torn:
-            self._tear()
+        if self.is_torn and not self._mend():
             return
         self.is_torn = True
         room = self.connection.room
@@ -426,14 +403,10 @@ class Link:
             self.outbox.put_first(data)
             self.flush()
             return
-        self.is_torn = True
-        try:
-            sent = self.sock.send(data, DONT_WAIT)
-        except OSError as error:
-            sent = self._room_or_loss(error)
+        sent = self._write(data)
         if 0 <= sent < len(data):
             self.outbox.keep((memoryview(data)[sent:],))
-        self.is_torn = False
+        self._noted()
 
     def send_early(self, data: bytes, packed: Encoded) -> None:
         """Write a message on the classic wire that would be replayed as ``packed``."""
@@ -454,15 +427,30 @@ class Link:
             self._send_parts(frame)
             return
         data = frame.data if isinstance(frame, Block) else frame
-        self.is_torn = True
-        try:
-            sent = self.sock.send(data, DONT_WAIT)
-        except OSError as error:
-            sent = self._room_or_loss(error)
-        if sent == len(data):
-            self.is_torn = False
-        elif sent >= 0:
+        sent = self._write(data)
+        if 0 <= sent < len(data):
             self.keep(frame, sent)
+        self._noted()
+
+    def _write(self, data: bytes | memoryview) -> int:
+        """Write now; how much, or -1 if the link is lost. Until the caller has noted
+        that, and says so by ``_noted``, the link is torn, but can be mended."""
+        written = self._written
+        written.clear()
+        self.is_torn = True
+        self._writing = data
+        try:
+            # One step for Python: no KeyboardInterrupt comes between writing and
+            # keeping how much that was.
+            written.extend(map(self.sock.send, (data,), _FLAGS))
+        except OSError as error:
+            self._writing = None
+            return self._room_or_loss(error)
+        return written[0]
+
+    def _noted(self) -> None:
+        self.is_torn = False
+        self._writing = None
 
     def _send_parts(self, parts: tuple[bytes, ...]) -> None:
         """Write a large frame as ``send`` does, without joining it (bench/large.py)."""
@@ -513,26 +501,19 @@ class Link:
         """Write what waits, as far as there is room."""
         if self.is_dropped:
             return
-        if self.is_torn:
-            self._tear()
+        if self.is_torn and not self._mend():
             return
         if self.secure is not None and not self._flush_encrypted(self.secure):
             return
         outbox = self.outbox
         while outbox.size:
-            self.is_torn = True
             head = outbox.head()
-            try:
-                sent = self.sock.send(head, DONT_WAIT)
-            except (BlockingIOError, InterruptedError):
-                sent = 0
-            except OSError as error:
-                self.is_torn = False
-                self.lose(error)
+            sent = self._write(head)
+            if sent < 0:
                 return
             if sent:
                 outbox.advance(sent, clock())
-            self.is_torn = False
+            self._noted()
             if sent < len(head):
                 return
 
@@ -576,11 +557,22 @@ class Link:
         """Close the socket, whatever state the conversation is in."""
         self.sock.close()
 
-    def _tear(self) -> None:
-        """An exception struck in the middle of a read or write: where the next frame
-        begins is unknown, so no byte may follow."""
+    def _mend(self) -> bool:
+        """An exception struck in the middle of a read or write; whether that can be
+        mended. Else where the next frame begins is unknown, so no byte may follow."""
         self.is_torn = False
-        self.lose_for("interrupted in the middle of a frame")
+        data, self._writing = self._writing, None
+        if data is None:
+            self.lose_for("interrupted in the middle of a frame")
+            return False
+        sent = self._written[0] if self._written else 0
+        outbox = self.outbox
+        if outbox.is_at(data):
+            if sent:
+                outbox.advance(sent, clock())
+        elif sent < len(data) and not outbox.is_begun:
+            outbox.keep((memoryview(data)[sent:],))
+        return True
 
 
 def _why(error: OSError) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from hisock.engine.allowance import Allowance
 from hisock.engine.dial import forget_path, tune
 from hisock.engine.drive import CAPACITY, Drive
 from hisock.engine.link import Link
@@ -27,7 +28,6 @@ from hisock.session.connection import Connection
 from hisock.session.events import Messages
 from hisock.session.rates import Bucket
 from hisock.session.resume import ACK_DELAY
-from hisock.session.states import State
 from hisock.types import Limits
 
 if TYPE_CHECKING:
@@ -328,8 +328,12 @@ class Pump:
         last = link.inbox[-1] if link.inbox else None
         if isinstance(last, Messages) and last is not link.paced:
             link.paced = last
-            link.rest(len(last.bodies), last.size, self._limits, time.monotonic())
-            if link.rests_until is not None:
+            now = time.monotonic()
+            if link.allowance is None:
+                link.allowance = Allowance(self._limits, now)
+            wait = link.allowance.spend(len(last.bodies), last.size, now)
+            if wait > 0:
+                link.rests_until = now + wait
                 self._attend(link)
 
     def _arm_acks(self) -> None:
@@ -373,7 +377,7 @@ class Pump:
     def _attend(self, link: Link) -> None:
         """Bring everything that depends on a link's state in line with it."""
         link.settle()
-        if link in self._unfinished and link.connection.state is not State.HELLO:
+        if link in self._unfinished and not link.connection.is_stranger:
             del self._unfinished[link]
         if link.inbox and not (link.is_ready or link.is_busy):
             link.is_ready = True

@@ -39,6 +39,9 @@ class Owner(Protocol):
     def forbidden(self, link: Link, entry: HandlerEntry) -> None:
         """A message came whose sender may not have it handled."""
 
+    def allows(self, link: Link, entry: HandlerEntry) -> bool:
+        """Whether a handler with a rate may run for it once more."""
+
     def too_often(self, link: Link, entry: HandlerEntry) -> None:
         """A message came more often than its handler allows."""
 

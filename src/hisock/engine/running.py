@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from hisock.engine.allowance import Allowance
 from hisock.engine.link import Link
 from hisock.engine.streams import Producer
 from hisock.handlers.table import HandlerEntry
@@ -40,6 +41,13 @@ class Running:
     def forbidden(self, link: Link, entry: HandlerEntry) -> None:
         """Report a message whose sender may not have it handled."""
         self._engine.reports.forbidden(link.info, entry)
+
+    def allows(self, link: Link, entry: HandlerEntry) -> bool:
+        """Whether a handler with a rate may run for it once more; counts it if so."""
+        now = time.monotonic()
+        if link.allowance is None:
+            link.allowance = Allowance(self._engine.limits, now)
+        return link.allowance.allows(entry, now)
 
     def too_often(self, link: Link, entry: HandlerEntry) -> None:
         """Report a message that came more often than its handler allows."""

@@ -174,6 +174,15 @@ class Outbox:
         assert self._rest
         return self._rest[0]
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether something is written in part."""
+        return bool(self._rest)
+
+    def is_at(self, data: bytes | memoryview) -> bool:
+        """Whether this is what is being written."""
+        return bool(self._rest) and self._rest[0] is data  # type: ignore[index]
+
     def _begin(self) -> None:
         """Give the next frames their numbers."""
         frames = self._frames

@@ -56,12 +56,17 @@ def count_numbered(bodies: Iterable[bytes]) -> int:
 
 
 class FirstFrame:
-    """Waits for one whole frame of the compact wire, and keeps what comes after it."""
+    """Waits for one whole frame of the compact wire, and keeps what comes after it.
 
-    __slots__ = ("_held", "is_whole")
+    Attributes:
+        room: Bytes that may come after it; the frame itself may have ``EARLY``.
+    """
+
+    __slots__ = ("_held", "is_whole", "room")
 
     def __init__(self) -> None:
         self._held = b""
+        self.room = EARLY
         #: Whether the frame was there.
         self.is_whole = False
 
@@ -74,12 +79,12 @@ class FirstFrame:
         self._held += data
         held = self._held
         if self.is_whole:
-            self._check(len(held))
+            _check(len(held), self.room)
             return None
         if len(held) < HEADER_LEN:
             return None
         length = int.from_bytes(held[:HEADER_LEN], "big")
-        self._check(length)
+        _check(length, EARLY)
         if length < 2:  # the shortest array with a kind in it
             raise RemoteProtocolError(f"a frame has no {length} bytes")
         end = HEADER_LEN + length
@@ -87,21 +92,13 @@ class FirstFrame:
             return None
         self.is_whole = True
         self._held = held[end:]
-        self._check(len(self._held))
+        _check(len(self._held), self.room)
         return held[HEADER_LEN:end]
 
     def rest(self) -> bytes:
         """What came after it; once."""
         rest, self._held = self._held, b""
         return rest
-
-    @staticmethod
-    def _check(size: int) -> None:
-        if size > EARLY:
-            raise RemoteProtocolError(
-                f"{size} bytes came before the welcome, the limit is {EARLY}",
-                "too_large",
-            )
 
 
 class Trial:
@@ -176,15 +173,12 @@ class Trial:
         if mark != CONFIRMATION[0] or not self.is_asked:
             raise RemoteProtocolError("$COMPACT$ came before the welcome")
         self.speaks_compact = True
+        self._first.room = EARLY - self._size
         return self._feed_first(rest) if rest else None
 
     def _count(self, bodies: list[bytes]) -> None:
         self._size += sum(map(len, bodies)) + self._header_len * len(bodies)
-        if self._size > EARLY:
-            raise RemoteProtocolError(
-                f"{self._size} bytes came before the welcome, the limit is {EARLY}",
-                "too_large",
-            )
+        _check(self._size, EARLY)
         self.has_left = self.has_left or b"$USRCLOSE$" in bodies
         if self.expects_proof:
             self.count += count_numbered(bodies)
@@ -198,6 +192,11 @@ class Trial:
             return Presented(self.hello, first.token)
         self.has_left = True
         return None
+
+    @property
+    def has_proof(self) -> bool:
+        """Whether it has shown what it has to show."""
+        return self._first.is_whole or (self.is_asked and not self.expects_proof)
 
     def rest(self) -> bytes:
         """What came after the proof, undecoded; once."""
@@ -261,3 +260,10 @@ def refused(refusal: Refusal) -> Refused:
     if refusal.code == "unauthorized":
         return Unauthorized(refusal.text)
     return Refused(refusal.text, refusal.code)
+
+
+def _check(size: int, most: int) -> None:
+    if size > most:
+        raise RemoteProtocolError(
+            f"{size} bytes came before the welcome, where {most} may", "too_large"
+        )

@@ -181,6 +181,13 @@ class Handshake:
 
     # --- the server's side ------------------------------------------------------------
 
+    @property
+    def is_stranger(self) -> bool:
+        """Whether a server still waits for who this is, or for the proof of it."""
+        if self.state is State.ASKED:
+            return self._trial is not None and not self._trial.has_proof
+        return self.state is State.HELLO
+
     def _feed_hello(self, data: bytes, now: float) -> list[Event]:
         reader = self._hello
         assert reader is not None
