@@ -187,17 +187,37 @@ class Sent:
 
     Args:
         links: To whom it went.
+        early: How many bytes wait for a server's first answer, and how many may.
     """
 
-    __slots__ = ("_links",)
+    __slots__ = ("_early", "_links")
 
-    def __init__(self, links: list[Link]) -> None:
+    def __init__(
+        self, links: list[Link], early: Callable[[], tuple[int, int]] | None = None
+    ) -> None:
         self._links = links
+        self._early = early
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._room().__await__()
 
+    async def _answer(self, early: Callable[[], tuple[int, int]]) -> None:
+        """Wait while too much waits for the server's first answer."""
+        end = time.monotonic() + STALL
+        while self._links[0].is_open:
+            waiting, most = early()
+            if not 0 < most <= waiting:
+                return
+            if time.monotonic() > end:
+                raise SendTimeout(
+                    f"the server did not answer the hello within {STALL:g} s, and "
+                    f"{waiting} bytes wait for that"
+                )
+            await asyncio.sleep(_LOOK)
+
     async def _room(self) -> None:
+        if self._early is not None:
+            await self._answer(self._early)
         for link in self._links:
             end = time.monotonic() + STALL
             before = link.outbox.held

@@ -242,10 +242,8 @@ class Runner:
             self._owner.forbidden(link, entry)
         return False
 
-    def _is_due(
-        self, link: Link, entry: HandlerEntry, answering: Answering | None
-    ) -> bool:
-        """Whether the client has not had it run too often; if so, that is said."""
+    def _is_due(self, link: Link, entry: HandlerEntry, answering: Any) -> bool:
+        """Whether the client has not had it run too often; if so, it is told."""
         if self._owner.allows(link, entry):
             return True
         if answering is not None:

@@ -54,6 +54,8 @@ class ClientVerbs:
         self._watch: ClientWatch | None = None
         #: What waits for the server's first answer, in order.
         self._early: deque[_Early] = deque()
+        #: Bytes of that.
+        self._early_size = 0
         #: Other threads send, too; what waits stays in order.
         self._sending_early = threading.RLock()
         self._asking = asyncio.Lock()
@@ -130,7 +132,12 @@ class ClientVerbs:
             with self._sending_early:
                 self._send_in_order(command, content, wish)
         watch.look_for_room()
-        return Sent([engine.link])
+        return Sent([engine.link], self._waiting_early if self._early else None)
+
+    def _waiting_early(self) -> tuple[int, int]:
+        """How many bytes wait for the server's answer, and how many may."""
+        most = self._engine.limits.outbox
+        return (self._early_size, most) if self._early else (0, most)
 
     def _send_in_order(
         self, command: str | None, content: Any, wish: Delivery | None
@@ -144,7 +151,14 @@ class ClientVerbs:
         if not (engine.is_usable and engine.is_open):
             engine.raise_closed()
         if self._early or not engine.uplink.send_at_once(command, content, wish):
-            compact.pack(content)  # what cannot be sent is refused here
+            size = len(compact.pack(content))  # what cannot be sent is refused here
+            most = 2 * engine.limits.outbox
+            if 0 < most <= self._early_size:
+                raise WouldBlock(
+                    f"{self._early_size} bytes wait for the server's answer to the "
+                    "hello; await what a send returns"
+                )
+            self._early_size = size + (self._early_size if self._early else 0)
             self._early.append((command, content, wish))
 
     def rename(self, frame: Rename | Regroup) -> None:
