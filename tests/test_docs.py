@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, get_args
 
 import pytest
+from msgspec.structs import replace
 
 import hisock.errors
 from hisock import HiSockClient, HiSockServer
@@ -980,6 +981,45 @@ def test_full_server_refuses(proto: int, answer: bytes) -> None:
             server.run(PATIENCE)
             with ben.makefile("rb") as stream:
                 assert stream.read() == answer
+
+
+_OURS = Hello("ann", None, PROTO, 0, "5e" * 16, "a1" * 32, "b2" * 32, window=30)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "again"),
+    [
+        ("unauthorized", {}, replace(_OURS, token="c3" * 32)),
+        ("protocol", {}, replace(_OURS, got=9)),
+        ("kicked", {}, _OURS),
+        ("replaced", {"unique_names": "replace"}, _OURS),
+        ("name_taken", {"unique_names": "reject"}, Hello("ann", None, PROTO, 0)),
+    ],
+)
+def test_who_comes_again_is_refused(
+    name: str, options: dict[str, Any], again: Hello
+) -> None:
+    """Who may not go on with a session, or have a name, reads this and the end."""
+    with ExitStack() as stack:
+        server = stack.enter_context(HiSockServer((HOST, 0), **options))
+        server.on("join")(lambda client: None)
+        server.on("leave")(lambda client: None)
+
+        def come(hello: Hello) -> socket.socket:
+            sock = socket.create_connection(server.addr, PATIENCE)
+            stack.enter_context(sock)
+            sock.sendall(framed(encode_frame(hello)))
+            server.run(0.1)
+            return sock
+
+        come(_OURS)
+        if name == "kicked":
+            server.disconnect_client("ann")
+        elif name == "replaced":
+            come(Hello("ann", None, PROTO, 0))
+        with come(again).makefile("rb") as stream:
+            server.run(0.1)
+            assert stream.read() == refusals()[name]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import sys
 import threading
 from typing import Any, Final, Self
 
-from tests.faults.raw import HOST, PATIENCE, Where
+from tests.faults.raw import HOST, PATIENCE, Where, eventually
 
 from hisock import aio, threaded_connect
 from hisock.errors import ClientDisconnected, SessionLost
@@ -236,6 +236,10 @@ class Counter:
     def say(self, command: str, content: Any) -> None:
         """Send something else."""
         self.client.send(command, content)
+
+    def expect(self, numbers: range) -> None:
+        """Wait until just these answers have come."""
+        eventually(lambda: self.seen == list(numbers), f"{numbers}", within=SLOW)
 
     def next(self) -> Any:
         """What it is told next of its link and session."""

@@ -29,7 +29,6 @@ DEAD = 2.0
 SOON = 1.0
 #: The same for those that notice nothing in these tests.
 LONG = 25.0
-CLIENTS = [Counter, AioCounter]
 
 
 class Watched:
@@ -57,77 +56,85 @@ def behind_proxy(**options: Any) -> Iterator[tuple[Watched, ChaosProxy]]:
         yield watched, proxy
 
 
+@contextmanager
+def both(port: int, **options: Any) -> Iterator[list[Counter]]:
+    """A client in a thread and one in an asyncio loop, that are in."""
+    with (
+        Counter(port, "threaded", **options) as threaded,
+        AioCounter(port, "aio", **options) as looped,
+    ):
+        counters = [threaded, looped]
+        for counter in counters:
+            counter.send(1)
+        eventually(lambda: all(c.seen == [0] for c in counters), "all is well")
+        yield counters
+
+
 @pytest.mark.parametrize("direction", [None, "up", "down"])
-@pytest.mark.parametrize("make", CLIENTS)
-def test_f5_f6_a_black_hole_is_found_out(
-    make: type[Counter], direction: Direction | None
-) -> None:
+def test_f5_f6_a_black_hole_is_found_out(direction: Direction | None) -> None:
     """By both sides in ``dead_after``; then all goes on, and nothing is lost."""
     with (
         behind_proxy(dead_after=DEAD) as (watched, proxy),
-        make(proxy.address[1], dead_after=DEAD) as counter,
+        both(proxy.address[1], dead_after=DEAD) as counters,
     ):
-        counter.send(10)
-        eventually(lambda: counter.seen == list(range(10)), "all is well")
         before = proxy.connections
         proxy.blackhole(direction)
         began = time.monotonic()
-        counter.send(10)
-        assert counter.next() == "drop"
-        # Silence counts from the last byte that came, which was a moment before.
-        assert DEAD * 0.7 < time.monotonic() - began < DEAD + 1.5
+        for counter in counters:
+            counter.send(10)
+        for counter in counters:
+            assert counter.next() == "drop"
+            # Silence counts from the last byte that came, which was a moment before.
+            assert DEAD * 0.7 < time.monotonic() - began < DEAD + 1.5
         assert proxy.wait_for(lambda: proxy.connections > before, SLOW)
-        eventually(lambda: "drop" in watched.told, "the server found out")
+        eventually(lambda: watched.told.count("drop") == 2, "the server found out")
         proxy.heal()
-        assert counter.next() == "resume"
-        eventually(lambda: counter.seen == list(range(20)), "all answers", within=SLOW)
-        assert watched.handled == list(range(20))
-        eventually(lambda: watched.told == ["drop", "resume"], "and no more")
-        assert not counter.lost
+        for counter in counters:
+            assert counter.next() == "resume"
+            counter.expect(range(11))
+            assert not counter.lost
+        assert sorted(watched.handled) == sorted([*range(11), *range(11)])
+        eventually(lambda: watched.told.count("resume") == 2, "both are back")
+        assert watched.told.count("drop") == 2
 
 
-@pytest.mark.parametrize("make", CLIENTS)
-def test_a_server_finds_a_client_out_that_says_so(make: type[Counter]) -> None:
+def test_a_server_finds_a_client_out_that_says_so() -> None:
     """One that is read all the time beats; where nothing of that comes it is gone,
     though the client has not noticed anything."""
     with (
         behind_proxy(dead_after=SOON) as (watched, proxy),
-        make(proxy.address[1], dead_after=1.9 * SOON) as counter,
+        both(proxy.address[1], dead_after=1.9 * SOON) as counters,
     ):
-        counter.send(1)
-        eventually(lambda: counter.seen == [0], "all is well")
         proxy.blackhole("up")
         began = time.monotonic()
-        eventually(lambda: watched.told, "the server found out")
+        eventually(lambda: watched.told == ["drop", "drop"], "the server found out")
         assert SOON * 0.7 < time.monotonic() - began < SOON + 1.5
         proxy.heal()
-        eventually(lambda: watched.told == ["drop", "resume"], "it is back")
-        assert not counter.lost
+        eventually(lambda: watched.told.count("resume") == 2, "they are back")
+        assert not any(counter.lost for counter in counters)
 
 
-@pytest.mark.parametrize("make", CLIENTS)
-def test_silence_alone_is_no_end(make: type[Counter]) -> None:
-    """Two who have nothing to say stay connected."""
+def test_silence_alone_is_no_end() -> None:
+    """Those who have nothing to say stay connected."""
     watched = Watched(dead_after=0.8)
-    with watched.server, make(watched.server.addr[1], dead_after=0.8) as counter:
-        counter.send(1)
-        eventually(lambda: counter.seen == [0], "all is well")
-        assert not threading.Event().wait(1.5)
-        counter.send(1)
-        eventually(lambda: counter.seen == [0, 1], "all is well still")
-        assert counter.events.empty()
-    assert watched.told == ["leave"]
+    with (
+        watched.server,
+        both(watched.server.addr[1], dead_after=0.8) as counters,
+    ):
+        assert not threading.Event().wait(1.3)
+        for counter in counters:
+            counter.send(1)
+            counter.expect(range(2))
+            assert counter.events.empty()
+        assert watched.told == []
 
 
-@pytest.mark.parametrize("make", CLIENTS)
-def test_the_two_sides_need_not_agree(make: type[Counter]) -> None:
+def test_the_two_sides_need_not_agree() -> None:
     """A server that is less patient than its clients does not cut those it can hear,
     though they ask less often than it would like."""
     watched = Watched(dead_after=SOON)
-    with watched.server, make(watched.server.addr[1], dead_after=LONG) as counter:
-        counter.send(1)
-        eventually(lambda: counter.seen == [0], "all is well")
-        assert not threading.Event().wait(2.2 * SOON)
+    with watched.server, both(watched.server.addr[1], dead_after=LONG):
+        assert not threading.Event().wait(1.6 * SOON)
         assert watched.told == []
 
 
@@ -148,7 +155,7 @@ def test_a_plain_client_may_sit_and_think(blocking: bool) -> None:
             client.update(timeout=0.01)
         for number in range(100, 110):
             server.send_client("ann", "seen", number)
-        assert not threading.Event().wait(2.5 * SOON)
+        assert not threading.Event().wait(1.7 * SOON)
         client.send("it", 5)
         end = time.monotonic() + PATIENCE
         while len(got) < 16 and time.monotonic() < end:
@@ -181,34 +188,39 @@ def test_a_plain_client_that_waits_finds_out() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize("face", ["plain", "aio"])
-def test_f20_a_server_that_slept_cuts_nobody(face: str) -> None:
-    """Silence counts from when it listened last."""
-    with Program.server(face, dead_after=DEAD) as server:
-        port = server.next()
-        with ExitStack() as stack:
+def test_f20_a_server_that_slept_cuts_nobody() -> None:
+    """Silence counts from when it listened last; whatever turns the server."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(Program.server(face, dead_after=DEAD))
+            for face in ("plain", "aio")
+        ]
+        with ExitStack() as clients:
             counters = [
-                stack.enter_context(make(port, f"{n}", dead_after=1.9 * DEAD))
-                for n, make in enumerate(CLIENTS * 3)
+                counter
+                for server in servers
+                for counter in clients.enter_context(
+                    both(server.next(), dead_after=1.9 * DEAD)
+                )
             ]
-            for counter in counters:
-                counter.send(1)
-            eventually(lambda: all(c.seen == [0] for c in counters), "all is well")
-            server.signal(signal.SIGSTOP)
+            for server in servers:
+                server.signal(signal.SIGSTOP)
             for counter in counters:
                 counter.send(5)
             assert not threading.Event().wait(1.3 * DEAD)
-            server.signal(signal.SIGCONT)
+            for server in servers:
+                server.signal(signal.SIGCONT)
             for counter in counters:
                 counter.send(1)
             expected = list(range(7))
             eventually(lambda: all(c.seen == expected for c in counters), "answers")
             # Nor later, when what was due in its sleep has been looked at.
             assert not threading.Event().wait(0.2 * DEAD)
-            assert all(counter.events.empty() for counter in counters)
-        server.signal(signal.SIGINT)
-        assert server.end()[0] == 0
-        assert not [said for said in server.rest() if said[:1] == ["drop"]]
+            assert [c.events.qsize() for c in counters] == [0] * len(counters)
+        for server in servers:
+            server.signal(signal.SIGINT)
+            assert server.end()[0] == 0
+            assert not [word for word in server.rest() if word[:1] == ["drop"]]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

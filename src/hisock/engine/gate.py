@@ -221,9 +221,9 @@ class Gate:
 
     def _welcome(self, link: Link, hello: Hello) -> None:
         session, reason = None, ""
-        if self.sessions.wants(hello):
-            reason = self.sessions.why_not(hello)
+        if self.sessions.wants(hello) and link.connection.is_open:
             session = self.sessions.open(hello, link)
+            reason = session.reason
         link.connection.serve(
             *(hello.name, hello.group, time.monotonic()),
             session=session,
@@ -250,11 +250,17 @@ class Gate:
         if self.guard.is_set and _id_of(link.info.identity) != _id_of(identity):
             return Refusal("unauthorized", "that session belongs to somebody else")
         replay = session.replay
-        if not replay.acked <= hello.got <= replay.last:
-            text = f"frame {hello.got} was not sent, or is forgotten"
+        goes_on = session.goes_on(hello)
+        got = hello.got if goes_on else 0
+        if not replay.acked <= got <= replay.last:
+            text = f"frame {got} was not sent, or is forgotten"
             return Refusal("protocol", text)
         if not newcomer.connection.is_open:
             return Refusal("gone", "it left before it was let in")
+        if newcomer.connection.early:
+            # On a resume nothing is said before the welcome: this is an earlier link,
+            # overtaken by the one on which its client came back.
+            return Refusal("gone", "it was let in too late")
         if not link.is_dropped:
             link.lose_for("its client came back on another connection")
         session.tokens.offer(hello.token, hello.next)
@@ -263,15 +269,16 @@ class Gate:
         requests = link.connection.requests
         self._engine.pump.move(newcomer, link)
         info, reason, link.cut_reason = link.info, link.cut_reason, ""
+        reason = reason if goes_on else session.reason
         link.connection.serve(
             *(info["name"], info["group"], time.monotonic()),
             session=session,
-            resumed=True,
+            resumed=goes_on,
             reason=reason,
             requests=requests,
             beats=hello.beats,
         )
-        replay.acknowledge(hello.got)
+        replay.acknowledge(got)
         self._engine.registry.move(link, link.address[:2])
         link.inbox.append(Resumed())
         self._let_in(link)

@@ -223,6 +223,9 @@ class Reconnector:
             self._session = link.connection.session = None
             link.begin_session(None)
         elif self._session is not None:
+            replay = self._session.replay
+            if welcome.got <= replay.last:  # what was said before the welcome
+                replay.acknowledge(welcome.got)
             self._session.epoch = welcome.epoch
             self._session.window = welcome.window
 

@@ -93,6 +93,7 @@ class LooseFrames:
             entry.dropped += before.dropped
             before.frame = b""
             self.gone += 1
+        entry.before = None
         entry.frame = self._encode_gap(entry.dropped, entry.group)
         if not entry.frame:
             self.gone += 1
@@ -114,6 +115,8 @@ class LooseFrames:
         """An entry's turn to be written has come."""
         data, entry.frame = entry.frame, b""
         entry.dropped = 0
+        if self._waiting and self._waiting[0] is entry:
+            self._waiting.popleft()
         entry.before = None
         if entry.slot is not None and self._slots.get(entry.slot) is entry:
             del self._slots[entry.slot]

@@ -275,7 +275,7 @@ class Outbox:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._frames = self._rest = None
+        self._frames = self._rest = self._loose = None
         self._stalled_since = None
         self.size = self._rest_size = 0
 

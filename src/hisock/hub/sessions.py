@@ -27,14 +27,15 @@ class Sessions(Generic[M]):
         window: Seconds that a session is kept after a cut; 0 for no sessions.
 
     Attributes:
-        epoch: This life of the server.
+        life: What the epochs of all its sessions begin with.
         window: As above.
     """
 
-    __slots__ = ("_ended", "_members", "epoch", "window")
+    __slots__ = ("_count", "_ended", "_members", "life", "window")
 
     def __init__(self, draw: Callable[[int], bytes], window: float) -> None:
-        self.epoch = draw(8).hex()
+        self.life = draw(8).hex()
+        self._count = 0
         self.window = window
         self._members: dict[str, tuple[M, Session]] = {}
         self._ended: dict[str, str] = {}
@@ -53,7 +54,10 @@ class Sessions(Generic[M]):
     def open(self, hello: Hello, member: M) -> Session:
         """Begin a session for a member."""
         session = Session(hello.sid, min(hello.window, self.window))
-        session.epoch = self.epoch
+        session.reason = self.why_not(hello)
+        # Of its own: two sessions of one sid must not be taken for each other.
+        self._count += 1
+        session.epoch = f"{self.life}-{self._count}"
         session.tokens = Tokens(_digest, _equal, hello.token, hello.next)
         self._members[hello.sid] = member, session
         self._ended.pop(hello.sid, None)
@@ -77,7 +81,8 @@ class Sessions(Generic[M]):
         reason = self._ended.get(hello.sid, "")
         if reason or not hello.epoch:
             return reason
-        return "unknown" if hello.epoch == self.epoch else "server_restarted"
+        same_life = hello.epoch.startswith(self.life)
+        return "unknown" if same_life else "server_restarted"
 
 
 def _digest(token: bytes) -> bytes:

@@ -247,6 +247,11 @@ class Handshake:
         self.deadline = None
         return [presented]
 
+    @property
+    def early(self) -> int:
+        """How many numbered messages came before the welcome."""
+        return self._early if self._trial is None else self._trial.count
+
     def serve(
         self,
         name: str | None,

@@ -24,7 +24,7 @@ from typing import Final, TypeAlias
 
 from hisock.errors import RemoteProtocolError
 from hisock.wire.compact import Encoded, cut_frames, kind_of
-from hisock.wire.frames import LAST_NUMBERED, Value
+from hisock.wire.frames import LAST_NUMBERED, Hello, Value
 
 #: Frames, bytes, and seconds, after which what came is acknowledged.
 ACK_FRAMES: Final = 64
@@ -175,7 +175,9 @@ class Session:
 
     Attributes:
         sid: What the client calls it.
-        epoch: Which life of the server it belongs to; empty until a welcome came.
+        epoch: What the server calls it; empty until a welcome came. Another session of
+            the same ``sid``, or of another life of the server, has another.
+        reason: On a server: why an earlier session of its client is not there.
         window: Seconds that it is kept after a cut.
         replay: What was sent.
         received: Number of the last frame that came.
@@ -187,6 +189,7 @@ class Session:
 
     __slots__ = (
         "epoch",
+        "reason",
         "owed_since",
         "owed_size",
         "received",
@@ -199,7 +202,7 @@ class Session:
 
     def __init__(self, sid: str, window: float) -> None:
         self.sid = sid
-        self.epoch = ""
+        self.epoch = self.reason = ""
         self.window = window
         self.replay = Replay()
         self.tokens: Tokens | None = None
@@ -209,11 +212,12 @@ class Session:
     def receive(self, count: int, size: int, now: float) -> bool:
         """So many numbered frames came; whether they are to be acknowledged now."""
         self.owed_size += size  # also of a frame that is not whole yet
-        if not count:
+        if count:
+            if self.received == self.told:
+                self.owed_since = now
+            self.received += count
+        elif self.received == self.told:
             return False
-        if self.received == self.told:
-            self.owed_since = now
-        self.received += count
         return (
             self.received - self.told >= ACK_FRAMES
             or self.owed_size >= ACK_SIZE
@@ -224,6 +228,13 @@ class Session:
     def owes(self) -> bool:
         """Whether something came of which the other side was not told."""
         return self.received != self.told
+
+    def goes_on(self, hello: Hello) -> bool:
+        """Whether a hello means this session, and not an earlier one whose loss its
+        client has not heard of: the welcome that said so did not arrive."""
+        if hello.epoch == self.epoch:
+            return True
+        return not (hello.epoch or self.reason)
 
     def tell(self) -> int:
         """The number to acknowledge; the other side is told now."""

@@ -275,7 +275,8 @@ class Hello(Value, frozen=True):
         token: The secret of that session, 64 hexadecimal digits.
         next: The secret that holds once it has heard the welcome.
         got: Number of the last frame that it has.
-        epoch: Of which life of the server it has that; empty for the first time.
+        epoch: Of which session it has that, as the server calls it; empty for the first
+            time.
         window: Seconds that it wants to be able to come back.
         beats: Whether it reads all the time, so that silence means that it is gone.
     """
@@ -306,7 +307,7 @@ class Welcome(Value, frozen=True):
         group: Its group.
         now: The server's monotonic clock in milliseconds.
         sid: The session, as the client called it; empty if there is none.
-        epoch: This life of the server.
+        epoch: What the server calls it.
         got: Number of the last frame that the server has.
         resumed: Whether the session goes on from there.
         reason: Why not; or, if so, why the server had cut the link.
