@@ -187,8 +187,9 @@ class AsyncHiSockServer(ServerFace):
                 self._learn(command)
         except TypeError:  # nothing that could be a key
             self._learn(command)
-        wish = wish_of(ttl, when_slow, key)
-        return self._verbs.send_client(client, command, content, wish=wish)
+        return self._verbs.send_client(
+            client, command, content, ttl=ttl, when_slow=when_slow, key=key
+        )
 
     def send_client_raw(self, client: ClientLike, content: Sendable) -> Sent:
         """Send content without a command to one client now."""

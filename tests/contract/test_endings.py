@@ -17,6 +17,12 @@ from hisock.errors import AlreadyRunning, ClientDisconnected, ServerClosed
 
 from . import Net, Record, Thread, eventually, turn_until
 
+#: What a raw client says of its session.
+SESSION = {
+    **{"sid": "1" * 32, "token": "a" * 64, "next": "b" * 64, "got": 0},
+    **{"epoch": None, "window": 30.0, "beats": False},
+}
+
 
 def test_disconnect_client(net: Net) -> None:
     """It is gone at once, hears of it, and ``leave`` runs; the others stay."""
@@ -225,6 +231,47 @@ def test_without_the_event_update_raises(hand: Net) -> None:
         turn_until(client, lambda: False)
     assert isinstance(caught.value, ClientDisconnected)
     assert got.take(2) == ["it", "it"]
+
+
+def _send_in_vain(send: Callable[[], object]) -> None:
+    """Send until the system has said that nobody is there any more."""
+    with contextlib.suppress(ClientDisconnected, TypeError):
+        for _ in range(100):
+            send()
+
+
+def test_a_server_hears_a_goodbye_though_a_send_fails(hand: Net) -> None:
+    """It came before the end that the failure tells of, so it is no cut."""
+    session = SESSION if hand.is_compact else None
+    server, got = hand.server(), Record()
+    server.on("join")(lambda: None)
+    server.on("leave")(lambda who: got("leave"))
+    server.on_drop(lambda who: got("drop"))
+    raw = hand.raw_client(server, "ann", claim=session)
+    turn_until(server, lambda: len(server))
+    raw.send(b"$USRCLOSE$")
+    raw.close()
+    _send_in_vain(lambda: server.send_client("ann", "it", b"x"))
+    turn_until(server, lambda: len(got))
+    assert got.next() == "leave"
+    assert len(server) == 0
+
+
+def test_a_client_hears_a_goodbye_though_a_send_fails(hand: Net) -> None:
+    """It was sent away, and that it could not answer any more changes nothing."""
+    listener = hand.raw_listener()
+    raw, client = hand.raw_server_for(listener)
+    got = Record()
+    client.on("force_disconnect")(lambda: got("end"))
+    client.on_drop(lambda: got("drop"))
+    turn_until(client, lambda: client.wire)
+    raw.send(b"$DISCONN$")
+    raw.close()
+    _send_in_vain(lambda: client.send("it", b"x"))
+    turn_until(client, lambda: len(got))
+    assert got.next() == "end"
+    with pytest.raises(ClientDisconnected):
+        client.update()
 
 
 def test_a_closed_client_says_so(net: Net) -> None:

@@ -16,12 +16,12 @@ __all__ = (
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Hashable
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from hisock.engine.asking import Stream, outcome, raise_failure, reader_for
-from hisock.engine.delivery import Delivery
+from hisock.engine.delivery import Delivery, WhenSlow, wish_of
 from hisock.engine.inquiry import GroupReplies, Inquiry, LinkAsker, late
 from hisock.engine.link import Link
 from hisock.engine.serve import ServerEngine
@@ -278,9 +278,12 @@ class ServerVerbs:
         command: str | None,
         content: Any,
         *,
-        wish: Delivery | None = None,
+        ttl: float | None = None,
+        when_slow: WhenSlow | None = None,
+        key: Hashable = None,
     ) -> Sent:
         """Send now; awaiting waits for room."""
+        wish = wish_of(ttl, when_slow, key)
         members = self._engine.members
         members.check_open()
         link = members.look_up(client)

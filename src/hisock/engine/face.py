@@ -134,21 +134,17 @@ class Face:
                 where it is ``async def`` or threaded.
             requires: On a server: the role that a client needs (see ``authenticate``),
                 or a plain function that gets the client and tells whether it may.
-                Where it may not, its message is dropped and ``on_error`` told
-                (``Forbidden``); a call or stream gets a ``RemoteError`` with the code
-                ``forbidden``.
             rate: On a server: how often each client may have it run, like ``"20/s"`` or
-                ``"100/min"``, on average; as many at once. What is more is dropped and
-                ``on_error`` told (``RateLimited``); a call or stream gets a
-                ``RemoteError`` with the code ``rate_limited``.
+                ``"100/min"``, on average; as many at once. What is more, or not
+                permitted, is dropped and ``on_error`` told (``RateLimited``,
+                ``Forbidden``); who calls gets a ``RemoteError`` with that code.
 
         Returns:
             A decorator that returns the function as it is.
 
         Raises:
             ReservedCommand: The command has the form ``$command$``.
-            HandlerSignatureError: The function's parameters or hints do not fit;
-                raised by the decorator.
+            HandlerSignatureError: The function does not fit; raised by the decorator.
             InvalidOption: Another argument cannot work.
 
         .. versionchanged:: 4.0
@@ -170,12 +166,7 @@ class Face:
         def register(function: Handler) -> Handler:
             before = self._register(command, function, options)
             if before is not None and not override:
-                warnings.warn(
-                    f"{command!r} was handled by {before.signature.where}, which is "
-                    "not called any more; say override=True if that is meant",
-                    UserWarning,
-                    stacklevel=users_line(),
-                )
+                _warn_of(command, before)
             return function
 
         return register
@@ -337,6 +328,16 @@ class Face:
 
     def __hash__(self) -> int:
         return hash(_host(self.addr))
+
+
+def _warn_of(command: str, before: HandlerEntry) -> None:
+    """Tell of a handler that another one has taken the place of."""
+    warnings.warn(
+        f"{command!r} was handled by {before.signature.where}, which is not called any "
+        "more; say override=True if that is meant",
+        UserWarning,
+        stacklevel=users_line(),
+    )
 
 
 def check_limits(limits: Limits | None) -> Limits:

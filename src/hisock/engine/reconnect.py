@@ -22,7 +22,7 @@ from hisock.engine.proof import Persona, Proof
 from hisock.engine.undelivered import undelivered
 from hisock.errors import RemoteProtocolError, SessionLost
 from hisock.session.connection import Connection, milliseconds
-from hisock.session.events import Lost, Resumed
+from hisock.session.events import Lost, Messages, Resumed
 from hisock.session.reconnect import Backoff
 from hisock.session.resume import ACK_SIZE, Session
 from hisock.session.states import State
@@ -239,13 +239,13 @@ class Reconnector:
         session.epoch = welcome.epoch
         because = f" (it had cut us: {welcome.reason})" if welcome.reason else ""
         _log.info("%s is back%s", self._engine.title, because)
-        link.inbox.append(Resumed())
+        _put_first(link, Resumed())
 
     def _start_over(self, link: Link, welcome: Welcome | None) -> None:
         """The server does not know the session any more: say what that costs."""
         session, connection = self._session, link.connection
         if not self._was_welcome and session is not None and not session.replay.last:
-            link.inbox.append(Resumed())  # nothing was ever sent, so nothing is lost
+            _put_first(link, Resumed())  # nothing was ever sent, so nothing is lost
             self._agree(link, welcome)
             return
         reason = "classic" if welcome is None else welcome.reason or "unknown"
@@ -258,10 +258,8 @@ class Reconnector:
             connection.new_requests()
         if session is not None:
             session.replay.clear()
-        if session is None and self._window:
-            self._begin()
         self._agree(link, welcome)
-        link.inbox.append(Lost(error))
+        _put_first(link, Lost(error))
         self._engine.telling.loss_comes()
         self._engine.uplink.forget_wire()
 
@@ -419,6 +417,8 @@ class Reconnector:
         except OSError:  # reset already
             sock.close()
             return
+        if self._session is None:  # the last server knew none; this one may
+            self._begin()
         requests = link.connection.requests
         link.sock.close()
         link.sock, link.fd = sock, sock.fileno()  # type: ignore[assignment]
@@ -445,6 +445,14 @@ class Reconnector:
         """Come back no more."""
         self.is_willing = False
         self._drop_try()
+
+
+def _put_first(link: Link, event: Resumed | Lost) -> None:
+    """Tell it before the messages that the same read brought, behind all of before."""
+    at = len(link.inbox)
+    while at and isinstance(link.inbox[at - 1], Messages):
+        at -= 1
+    link.inbox.insert(at, event)
 
 
 def _chance() -> float:
