@@ -119,12 +119,13 @@ def test_what_is_sent_while_nobody_is_there_arrives_later(cut: CutWay) -> None:
 def test_others_hear_nothing_of_a_cut(apart: CutWay) -> None:
     """They are told who joins and who leaves, and a cut is neither."""
     told = Record()
+    apart.server.on("ready")(lambda who: True)
     apart.turn()
     bea = apart.net.client(apart.server, "bea")
     bea.on("client_connect")(lambda who: told("in", who["name"]))
     bea.on("client_disconnect")(lambda who: told("out", who["name"]))
     apart.net.turn()
-    apart.net.expect_members(apart.server, 2)
+    assert bea.call("ready")  # and is told from now on
     apart.net.end(apart.net.client(apart.server, "cleo"))
     assert told.take(2) == [("in", "cleo"), ("out", "cleo")]
     with apart.apart():
@@ -370,6 +371,10 @@ def test_a_client_that_only_sends_comes_back(idle: CutWay) -> None:
         sent += 1
         return len(idle.told_server)
 
+    def back() -> bool:
+        send()  # which reads what the server has said, too
+        return bool(idle.client.is_connected)
+
     send()
     assert idle.told_server.next() == "join"
     for how in HOWS:
@@ -377,7 +382,7 @@ def test_a_client_that_only_sends_comes_back(idle: CutWay) -> None:
         assert idle.told_server.next() == "drop"
         eventually(send)
         assert idle.told_server.next() == "resume"
-        send()
+        eventually(back)
     assert got.take(sent) == list(range(sent))
     assert not len(got)
 

@@ -177,6 +177,8 @@ def test_every_method_of_a_server_from_any_thread(hand: Net) -> None:
         "client": lambda: server.client("ann"),
         "group": lambda: server.group("red"),
         "stats": server.stats,
+        "fingerprint": lambda: server.fingerprint,
+        "authenticate": lambda: server.authenticate(lambda credentials: True),
         "every": lambda: server.every(60)(print),
         "on_error": lambda: server.on_error(print),
         "on_drop": lambda: server.on_drop(print),
@@ -362,8 +364,10 @@ def test_a_signal_handler_may_send_while_a_send_runs(hand: Net, side: str) -> No
     assert signals > 3
     received = got.take(sent + signals)
     assert [m for m in received if m[:1] == b"0"] == [_say(0, n) for n in range(sent)]
-    ours = [m for m in received if m[:1] == b"1"]
-    assert ours == [_say(1, n) for n in range(signals)]
+    # A signal may strike in the handler of another, between its number and its send.
+    ours = {m for m in received if m[:1] == b"1"}
+    assert len(received) == sent + len(ours)
+    assert ours == {_say(1, n) for n in range(signals)}
 
 
 class _Signals:

@@ -50,13 +50,13 @@ def handled_by(program: Program) -> list[int]:
     return words
 
 
-@pytest.mark.parametrize("make", CLIENTS)
 @pytest.mark.parametrize(
-    ("face", "number"),
+    ("face", "number", "make"),
     [
-        ("plain", signal.SIGINT),
-        ("plain", signal.SIGTERM),
-        ("aio", signal.SIGINT),
+        ("plain", signal.SIGINT, Counter),
+        ("plain", signal.SIGINT, AioCounter),
+        ("plain", signal.SIGTERM, Counter),
+        ("aio", signal.SIGINT, AioCounter),
     ],
 )
 def test_f3_a_signal_under_load_loses_nothing(

@@ -153,7 +153,7 @@ class ClientVerbs:
         if self._early or not engine.uplink.send_at_once(command, content, wish):
             size = len(compact.pack(content))  # what cannot be sent is refused here
             most = 2 * engine.limits.outbox
-            if 0 < most <= self._early_size:
+            if 0 < most <= self._early_size and len(self._early) > 1:
                 raise WouldBlock(
                     f"{self._early_size} bytes wait for the server's answer to the "
                     "hello; await what a send returns"

@@ -366,6 +366,8 @@ class Gate:
         if refused is not None:
             _done_with(link.inbox, opened)
         self._engine.resume(link)
+        if not self._engine.turn.is_mine:
+            self._engine.wake()  # whoever turns does not know
         return refused
 
     # --- ends ------------------------------------------------------------------
@@ -382,6 +384,8 @@ class Gate:
         link.is_member = False
         link.inbox.append(Closed(text, is_cut=True))
         self._engine.resume(link)
+        if not self._engine.turn.is_mine:
+            self._engine.wake()  # whoever turns does not know
 
     def _speaks_compact(self, hello: Hello) -> bool:
         return bool(hello.proto and "compact" in self._wires)

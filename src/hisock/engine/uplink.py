@@ -16,7 +16,7 @@ from hisock.engine.threads import in_this_process
 from hisock.engine.waiting import wait_for_room
 from hisock.errors import Overloaded, SendTimeout, SessionLost, WouldBlock
 from hisock.hub.outbox import STALL
-from hisock.session.resume import ACK_SIZE, Written
+from hisock.session.resume import ACK_FRAMES, ACK_SIZE, Written
 from hisock.wire import classic, compact
 from hisock.wire.compact import Encoded
 from hisock.wire.frames import Regroup, Rename, Roster
@@ -53,6 +53,7 @@ class Uplink:
         "_outgoing",
         "_packer",
         "_pump",
+        "_sent",
         "_waits",
         "_writer",
         "batches",
@@ -66,6 +67,8 @@ class Uplink:
         self._outgoing = engine.outgoing
         self._pump = engine.pump
         self._waits = waits
+        #: Frames since somebody looked for acknowledgements.
+        self._sent = 0
         #: Encodes for our own wire.
         self._packer = compact.Writer(engine.limits.message)
         #: What encodes messages, once both sides know which wire is spoken.
@@ -185,7 +188,9 @@ class Uplink:
         if link.outbox.size or link.is_dropped or not link.connection.is_open:
             if not self._write_behind(frame):
                 self.send(command, content, wish)
-        elif self._outgoing.send(link, frame):
+            return
+        self._sent += 1
+        if self._outgoing.send(link, frame) or self._sent >= ACK_FRAMES:
             self.see_off()
 
     def write(self, frame: Written) -> None:
@@ -366,7 +371,7 @@ class Uplink:
         """Wait until what could not be written at once is, where one may wait: nobody
         else will do it while the program does other things."""
         link = self._link
-        if link.is_unheard:
+        if link.is_unheard or (self._sent >= ACK_FRAMES and link.replay is not None):
             self._look()
         if link.wants_writing and self._may_drain:
             self._drain(STALL, whole=True)
@@ -379,6 +384,7 @@ class Uplink:
         """Read, without waiting, what acknowledges what was sent."""
         link = self._link
         assert link.replay is not None
+        self._sent = 0
         link.look_at = link.replay.size + ACK_SIZE
         if self._outgoing.gather is not None or self._lock.is_busy:
             return  # the program's loop reads anyway
