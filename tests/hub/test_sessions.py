@@ -44,7 +44,7 @@ def test_a_server_has_a_life(sessions: Sessions[str]) -> None:
     """Each life is named by random bytes, so that no two are taken for one."""
     other: Sessions[str] = Sessions(lambda count: b"\xff" * count, 30.0)
 
-    assert (sessions.life, other.epoch) == ("0001020304050607", "ff" * 8)
+    assert (sessions.life, other.life) == ("0001020304050607", "ff" * 8)
     assert [*sessions] == []
 
 
@@ -84,7 +84,7 @@ def test_a_session_is_found(sessions: Sessions[str]) -> None:
     assert sessions.find(hello()) == ("Ada", session)
     assert sessions.find(hello("6" * 32)) is None
     assert [*sessions] == ["Ada"]
-    assert (session.sid, session.epoch) == (SID, sessions.life)
+    assert (session.sid, session.epoch) == (SID, f"{sessions.life}-1")
     assert (session.received, session.replay.last) == (0, 0)
 
 

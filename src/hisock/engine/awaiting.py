@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from hisock.engine.asking import Stream, outcome, raise_failure, reader_for
-from hisock.engine.delivery import Delivery, WhenSlow, wish_of
+from hisock.engine.delivery import Delivery, WhenSlow, waits, wish_of
 from hisock.engine.inquiry import GroupReplies, Inquiry, LinkAsker, late
 from hisock.engine.link import Link
 from hisock.engine.serve import ServerEngine
@@ -204,7 +204,7 @@ class Sent:
     async def _answer(self, early: Callable[[], tuple[int, int]]) -> None:
         """Wait while too much waits for the server's first answer."""
         end = time.monotonic() + STALL
-        while self._links[0].is_open:
+        while True:
             waiting, most = early()
             if not 0 < most <= waiting:
                 return
@@ -288,7 +288,7 @@ class ServerVerbs:
         members.check_open()
         link = members.look_up(client)
         members.send_now(link, command, content, wish)
-        return Sent([link])
+        return Sent([link] if waits(wish) else [])
 
     def send_many(
         self,

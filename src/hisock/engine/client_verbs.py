@@ -16,7 +16,7 @@ from hisock.engine.asking import reader_for
 from hisock.engine.awaiting import Asker, AsyncStream, Sent, reply
 from hisock.engine.blocking import ClientEngine
 from hisock.engine.client_face import ClientFace, read_answer, spell_client
-from hisock.engine.delivery import Delivery
+from hisock.engine.delivery import Delivery, waits
 from hisock.engine.inbox import Mail
 from hisock.engine.waiting import check_timeout
 from hisock.engine.watch import ClientWatch
@@ -132,7 +132,8 @@ class ClientVerbs:
             with self._sending_early:
                 self._send_in_order(command, content, wish)
         watch.look_for_room()
-        return Sent([engine.link], self._waiting_early if self._early else None)
+        links = [engine.link] if waits(wish) else []
+        return Sent(links, self._waiting_early if self._early else None)
 
     def _waiting_early(self) -> tuple[int, int]:
         """How many bytes wait for the server's answer, and how many may."""

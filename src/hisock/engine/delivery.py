@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("WHEN_SLOW", "Delivery", "WhenSlow", "wish_of")
+__all__ = ("WHEN_SLOW", "Delivery", "WhenSlow", "waits", "wish_of")
 
 from collections.abc import Hashable
 from typing import Final, Literal, TypeAlias
@@ -68,3 +68,8 @@ def _checked(ttl: float | None, when_slow: str | None, key: Hashable) -> Deliver
     except TypeError:
         raise InvalidOption(f"key is something hashable, not {key!r:.40}") from None
     return Delivery(None if ttl is None else deadline(ttl), when_slow, key)
+
+
+def waits(wish: Delivery | None) -> bool:
+    """Whether awaiting the send waits for room."""
+    return wish is None or wish.when_slow in (None, "wait")

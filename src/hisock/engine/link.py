@@ -186,7 +186,9 @@ class Link:
         """Whether the socket has to be watched for room."""
         if self.is_over or self.is_dropped:
             return False
-        return self.outbox.size > 0 or (self.secure is not None and self.is_encrypting)
+        if self.outbox.size > 0 and not self.outbox.waits_for_acks:
+            return True
+        return self.secure is not None and self.is_encrypting
 
     @property
     def is_encrypting(self) -> bool:
@@ -281,6 +283,8 @@ class Link:
         else:
             self.take(data)
         self.is_torn = False
+        if self.outbox.size and not self.is_dropped:
+            self.flush()  # acknowledgements may have made room
         if self.secure is not None:
             self._read_on(self.secure)
 
@@ -380,7 +384,13 @@ class Link:
 
     def lose(self, error: OSError) -> None:
         """A read or write failed: the link is gone."""
-        self.lose_for(_why(error))
+        final = getattr(error, "error", None)
+        if final is None or self.keeper is None:
+            self.lose_for(_why(error))
+        elif self.connection.lost(str(error), clock()):
+            self.is_dropped = False
+            self.outbox.clear()
+            self.inbox.append(Closed(str(error), final))
 
     def lose_for(self, reason: str) -> None:
         """The link is gone, whatever it was in the middle of."""
@@ -506,7 +516,7 @@ class Link:
         if self.secure is not None and not self._flush_encrypted(self.secure):
             return
         outbox = self.outbox
-        while outbox.size:
+        while outbox.size and not outbox.waits_for_acks:
             head = outbox.head()
             sent = self._write(head)
             if sent < 0:

@@ -23,7 +23,7 @@ from hisock.engine.dial import forget_path, tune
 from hisock.engine.drive import CAPACITY, Drive
 from hisock.engine.link import Link
 from hisock.engine.threads import StateLock
-from hisock.hub.outbox import Outbox
+from hisock.hub.outbox import HARD_FACTOR, Outbox
 from hisock.session.connection import Connection
 from hisock.session.events import Messages
 from hisock.session.rates import Bucket
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 #: Connections taken in one go, so that a storm of them does not starve the others.
 _ACCEPT_AT_ONCE: Final = 64
+#: Bounds beyond which a dropped session ends: more than cut its link, or a slow
+#: consumer could never come back.
+_WHILE_DROPPED: Final = 2 * HARD_FACTOR
 #: Seconds that an alarm may be late before a session gets this much more.
 _LATE: Final = 0.5
 _GRACE: Final = 2.0
@@ -165,7 +168,9 @@ class Pump:
         self._drive.step(timeout if wait and not self.ready else 0.0)
         alarm = self._drive.alarm
         if alarm is not None and alarm <= time.monotonic():
-            # After the reads: silence counts only where somebody listened.
+            # After the reads: silence counts only where somebody listened. What came
+            # while the wait ended, or the process was stopped, is read first.
+            self._drive.step(0.0)
             self._on_alarm()
 
     def wake(self) -> None:
@@ -502,7 +507,7 @@ class Pump:
             self._weigh_at = now + _WEIGH
             self._save_memory()
         if link.is_dropped:
-            if link.outbox.is_overflowing:
+            if link.outbox.overflows(_WHILE_DROPPED):
                 self.release(link)
                 self.end_session(link, "overflow", "too much was waiting for it")
             return

@@ -32,7 +32,7 @@ from hisock.engine import certificates
 from hisock.engine.certificates import Source, explain
 from hisock.engine.link import DONT_WAIT
 from hisock.engine.waiting import Waiter
-from hisock.errors import HiSockError
+from hisock.errors import HiSockError, NotSecure
 
 #: The plaintext of one TLS record (RFC 8446 §5.1).
 _RECORD: Final = 16 * 1024
@@ -438,7 +438,11 @@ class SecureSocket:
                 part = b""
             except ssl.SSLError as error:
                 # Raised by the next call: first comes what was sent before it.
-                self._fail(explain(error, self._is_server)).__cause__ = error
+                text = explain(error, self._is_server)
+                # Another try would be answered the same.
+                is_refused = not self._is_server and "ALERT" in (error.reason or "")
+                final = NotSecure(text) if is_refused else None
+                self._fail(text, final).__cause__ = error
                 break
             if not part:
                 self._eof = True

@@ -46,6 +46,7 @@ class Uplink:
 
     __slots__ = (
         "_engine",
+        "_is_crowded",
         "_limits",
         "_link",
         "_lock",
@@ -67,6 +68,8 @@ class Uplink:
         self._outgoing = engine.outgoing
         self._pump = engine.pump
         self._waits = waits
+        #: Whether the next send is to wait for room.
+        self._is_crowded = False
         #: Frames since somebody looked for acknowledgements.
         self._sent = 0
         #: Encodes for our own wire.
@@ -185,13 +188,20 @@ class Uplink:
                 return
             self.batches.flush()  # large: nothing is gained by joining
         link = self._link  # ``write`` in place (bench/single_send.py)
-        if link.outbox.size or link.is_dropped or not link.connection.is_open:
+        if (
+            link.outbox.size
+            or self._is_crowded
+            or link.is_dropped
+            or not link.connection.is_open
+        ):
+            self._is_crowded = False
             if not self._write_behind(frame):
                 self.send(command, content, wish)
             return
         self._sent += 1
         if self._outgoing.send(link, frame) or self._sent >= ACK_FRAMES:
             self.see_off()
+            self._is_crowded = link.outbox.is_full
 
     def write(self, frame: Written) -> None:
         """Write frames after everything before them; waits for room where it may.
@@ -392,8 +402,6 @@ class Uplink:
             self._pump.try_pump(0.0)
         if link.replay is not None:
             link.look_at = link.replay.size + ACK_SIZE
-            if link.outbox.is_full and self._may_drain:
-                self._drain(STALL, whole=False)
 
     @property
     def _is_overfed(self) -> bool:

@@ -76,9 +76,10 @@ class LooseFrames:
             self._slots[slot] = entry
         return entry, saved
 
-    def drop_oldest(self) -> int | None:
-        """Drop the oldest that may be; by how many bytes less waits, or ``None``."""
-        while self._waiting:
+    def drop_oldest(self, but: Loose | None = None) -> int | None:
+        """Drop the oldest that may be, ``but`` one; by how many bytes less waits, or
+        ``None``."""
+        while self._waiting and self._waiting[0] is not but:
             entry = self._waiting.popleft()
             if entry.frame and not entry.dropped:
                 return self._drop(entry)

@@ -84,7 +84,11 @@ class Outbox:
     @property
     def is_overflowing(self) -> bool:
         """Whether nothing more is accepted at all."""
-        most = HARD_FACTOR * self._bound
+        return self.overflows(HARD_FACTOR)
+
+    def overflows(self, factor: int) -> bool:
+        """Whether so many bounds are exceeded."""
+        most = factor * self._bound
         if not 0 < most <= self.held:
             return False
         # A message that came to an empty outbox is permitted, whatever its size.
@@ -141,7 +145,7 @@ class Outbox:
         frames.append(entry)
         self.size += len(frame) - saved
         while slot is None and not drops_newest and self.is_full:
-            less = loose.drop_oldest()
+            less = loose.drop_oldest(but=entry)
             if less is None:
                 break
             self.size -= less
@@ -173,6 +177,15 @@ class Outbox:
             self._begin()
         assert self._rest
         return self._rest[0]
+
+    @property
+    def waits_for_acks(self) -> bool:
+        """Whether nothing more is to be written before something is acknowledged: what
+        has no number yet can still be dropped, or replaced."""
+        replay = self.replay
+        if replay is None or self._rest or not self._bound:
+            return False
+        return self._loose is not None and replay.size >= self._bound
 
     @property
     def is_begun(self) -> bool:

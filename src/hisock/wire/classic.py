@@ -61,6 +61,8 @@ from hisock.wire.payload import as_text, check_content, prefix_of
 HEADER_LENS: Final = range(2, 65)
 
 _DOLLAR: Final = ord("$")
+#: What a server that wants TLS says to a client that does not.
+_TLS_ALERT: Final = b"\x15\x03"
 _HELLO: Final = b"$CLTHELLO$ "
 _BARE_TOKENS: Final = (b"$CHNAME$", b"$CHGROUP$")
 #: Digits and then spaces, nothing else: no sign, no underscore, no leading zero,
@@ -302,6 +304,8 @@ class Decoder:
 
     def _check(self, head: bytes) -> None:
         """Refuse what is not a header, nor the beginning of one."""
+        if head.startswith(_TLS_ALERT):
+            raise RemoteProtocolError("the other side speaks TLS; connect with tls=")
         if re.fullmatch(_LENGTH, head) is None:
             raise RemoteProtocolError(
                 f"a header is digits and then spaces, {self._header_len} bytes; "
