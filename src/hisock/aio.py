@@ -60,9 +60,6 @@ class AsyncHiSockServer(ServerFace):
     """
 
     _listens_at_once = False
-    #: ``asyncio.gather`` takes equal awaitables for one; 1.1 had none.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
 
     def __init__(
         self,
@@ -377,9 +374,6 @@ class AsyncHiSockClient(ClientFace):
 
     _is_async = True
     _beats = True
-    #: As the server's.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
     _logs_errors = True
 
     def __init__(

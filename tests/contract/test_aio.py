@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from hisock import aio, connect, start_threaded_server
+from hisock import Limits, aio, connect, start_threaded_server
 from hisock.errors import (
     AlreadyRunning,
     LocalProtocolError,

@@ -264,7 +264,7 @@ def test_a_client_hears_a_goodbye_though_a_send_fails(hand: Net) -> None:
     got = Record()
     client.on("force_disconnect")(lambda: got("end"))
     client.on_drop(lambda: got("drop"))
-    turn_until(client, lambda: client.wire)
+    eventually(lambda: client.update(timeout=0.01) or client.wire)
     raw.send(b"$DISCONN$")
     raw.close()
     _send_in_vain(lambda: client.send("it", b"x"))

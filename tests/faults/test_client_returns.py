@@ -27,6 +27,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.listener = Listener()
+        self.servers: list[Raw] = []
         self.told: list[Any] = []
         self.client: HiSockClient = connect(self.listener.address, "us", blocking=False)
         self.client.on_drop(lambda: self.told.append("drop"))
@@ -39,6 +40,7 @@ class Scene:
         """The next time that the client calls, and is let in."""
         self.turn_until(self.has_caller)
         server = self.listener.accept()
+        self.servers.append(server)
         server.take_hello("us", session=True)
         server.send(frame(b"$NOTLS$"))
         self.turn_until(lambda: self.client.wire == "classic")
@@ -63,8 +65,13 @@ class Scene:
 def scene() -> Iterator[Scene]:
     """Both, and nothing is left of them."""
     made = Scene()
-    with made.listener.sock, made.client:
+    with contextlib.ExitStack() as stack:
+        stack.callback(made.listener.sock.close)
+        stack.enter_context(made.client)
         yield made
+        # So that the client need not wait until it believes in the end.
+        for server in made.servers:
+            server.sock.close()
 
 
 def end(server: Raw, how: str) -> None:

@@ -384,6 +384,7 @@ class Link:
 
     def lose(self, error: OSError) -> None:
         """A read or write failed: the link is gone."""
+        self._hear_out()
         final = getattr(error, "error", None)
         if final is None or self.keeper is None:
             self.lose_for(_why(error))
@@ -391,6 +392,16 @@ class Link:
             self.is_dropped = False
             self.outbox.clear()
             self.inbox.append(Closed(str(error), final))
+
+    def _hear_out(self) -> None:
+        """Take in what had come before a write failed: a goodbye, perhaps."""
+        connection = self.connection
+        with contextlib.suppress(OSError):
+            while connection.is_open and connection.room is None:
+                data = self.sock.recv(READ_SIZE, DONT_WAIT)
+                if not data:
+                    return
+                self.inbox += connection.feed(data, clock())
 
     def lose_for(self, reason: str) -> None:
         """The link is gone, whatever it was in the middle of."""
