@@ -361,7 +361,7 @@ def test_a_peer_that_resets_at_once() -> None:
 def test_a_batch_that_failed_does_not_swallow_what_comes_later() -> None:
     """A batch that finds the connection ended raises, and so does what follows."""
     with start_threaded_server((HOST, 0)) as server:
-        client = connect(server.addr)
+        client = connect(server.addr, reconnect=False)
     with client:
         with pytest.raises(ClientDisconnected):
             client.update()

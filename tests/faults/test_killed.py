@@ -82,27 +82,6 @@ def check_report(counter: Counter, second: list[int]) -> None:
 
 
 @pytest.mark.parametrize("make", CLIENTS)
-def test_f1_what_was_not_handled_is_reported(make: type[Counter]) -> None:
-    """Also what the server had read, and only its handler had not begun with."""
-    with Program.server(half=1) as first, make(port := first.next()) as counter:
-        counter.send(1)
-        first.until("half")
-        counter.say("held", -1)
-        first.until("held")
-        counter.send(50)
-        # It acknowledges what it has read, if it does so, within 0.2 s.
-        moment = threading.Event()
-        assert not moment.wait(0.5)
-        first.signal(signal.SIGKILL)
-        first.end()
-        with Program.server(port=port) as second:
-            second.next()
-            while counter.next() != "lost":
-                pass
-        assert counter.unacked[-50:] == list(range(1, 51))
-
-
-@pytest.mark.parametrize("make", CLIENTS)
 def test_f1_a_call_that_was_open_is_reported_and_not_repeated(
     make: type[Counter],
 ) -> None:

@@ -548,7 +548,7 @@ def test_whatever_waits_a_client_may_say_or_only_a_server() -> None:
     """What waits and no client says is what servers tell of others, nothing else."""
     waiting = {kind for kind in KINDS if place_for(kind.__struct_config__.tag)[0]}
 
-    assert {Joined, Left, Gap} == waiting - {*FROM_CLIENT}
+    assert {Joined, Left} == waiting - {*FROM_CLIENT}
     assert waiting >= {*FROM_CLIENT}
 
 

@@ -9,15 +9,25 @@ import msgspec
 import pytest
 
 from hisock.wire import frames
-from hisock.wire.frames import ClientAnswer, ClientFrame, Frame, PackedFrame
+from hisock.wire.frames import (
+    ClientAnswer,
+    ClientFrame,
+    FirstFrame,
+    Frame,
+    PackedFrame,
+)
 
 PACKED: tuple[Any, ...] = get_args(PackedFrame)
 #: Those that both wires have stand in both unions.
 KINDS: tuple[Any, ...] = (
     *PACKED,
     *(kind for kind in get_args(Frame) if kind not in PACKED),
+    *(kind for kind in get_args(FirstFrame) if kind not in PACKED),
 )
-NO_KINDS = {"Value", "ClientFrame", "Frame", "PackedFrame", "PROTO", "LAST_NUMBERED"}
+NO_KINDS = {
+    *("Value", "ClientFrame", "FirstFrame", "Frame", "PackedFrame"),
+    *("PROTO", "LAST_NUMBERED", "BYE_WORDS"),
+}
 
 
 def field_names(kind: Any) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 __all__ = ("ClientEngine",)
 
-import logging
 import os
 import socket
 import time
@@ -20,6 +19,7 @@ from hisock.engine.calls import Runner
 from hisock.engine.hearing import Hearing
 from hisock.engine.inbox import Inbox, Mail
 from hisock.engine.link import Link
+from hisock.engine.log import logger
 from hisock.engine.pace import Pace
 from hisock.engine.post import Post
 from hisock.engine.proof import Persona
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 _LOOK: Final = 0.01
 
 
-_log = logging.getLogger("hisock.client")
+_log = logger("hisock.client")
 
 
 class ClientEngine:

@@ -178,9 +178,9 @@ class Ending:
         self._farewell = Bye(_CLOSED, text)
         if reconnect:
             self._farewell = Bye(_GOING_AWAY, text, _COME_BACK)
-        self.has_begun = True
         if drain > 0 and self._drains_until is None:
             self._drains_until = time.monotonic() + drain
+            self.has_begun = True
         elif not drain > 0:
             self._drains_until = None
             self._engine.lock.run(self._begin)
@@ -190,6 +190,7 @@ class Ending:
         that is over; whether the goodbyes are said by now."""
         until = self._drains_until
         if until is None:
+            self._engine.lock.run(self._begin)  # or wait until another thread has
             return True
         self._engine.pump.stop_accepting()
         now = time.monotonic()
@@ -226,7 +227,7 @@ class Ending:
         engine = self._engine
         if engine.is_closing:
             return
-        self.has_begun = engine.is_closing = True
+        engine.is_closing = True
         if engine.tasks is not None:
             engine.tasks.cancel_soon()  # what ``leave`` starts from here on may finish
         self.give_up_at = time.monotonic() + self._linger
@@ -234,6 +235,8 @@ class Ending:
         # others finds them, though they hear no more.
         for link in [*engine.pump.links, *engine.pump.dropped]:
             self.say_goodbye(link, self._farewell.text, self._farewell)
+        # Last: whoever turns may finish it from here on.
+        self.has_begun = True
 
     def finish(self) -> None:
         """Say goodbye to all, wait until they have heard it, let go of everything."""

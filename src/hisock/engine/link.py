@@ -5,7 +5,7 @@ Never waits and never decides; the engine that holds the lock calls it.
 
 from __future__ import annotations
 
-__all__ = ("DONT_WAIT", "READ_SIZE", "Keeper", "Link")
+__all__ = ("DONT_WAIT", "READ_SIZE", "Link")
 
 import contextlib
 import socket
@@ -28,6 +28,20 @@ if TYPE_CHECKING:
     from hisock.engine.allowance import Allowance
     from hisock.engine.tls import SecureSocket
 
+    class Keeper(Protocol):
+        """What brings a client back after a cut."""
+
+        is_willing: bool
+        awaits: bool
+
+        def answered(self, welcome: Welcome | None) -> bool:
+            """The server has said which wire it speaks; without a welcome it is of 1.1.
+            Whether the link was cut before, and is whole again."""
+
+        def refused(self, refusal: Refusal) -> bool:
+            """The server does not let us in; whether another try makes sense."""
+
+
 #: Bytes of one read: large enough to share the cost of a turn among hundreds of small
 #: messages, small enough that the allocator does not ask the system for it.
 READ_SIZE: Final = 64 * 1024
@@ -40,20 +54,6 @@ DONT_WAIT: Final[int] = socket.MSG_DONTWAIT if sys.platform == "linux" else 0
 _FLAGS: Final = (DONT_WAIT,)
 
 clock = time.monotonic
-
-
-class Keeper(Protocol):
-    """What brings a client back after a cut."""
-
-    is_willing: bool
-    awaits: bool
-
-    def answered(self, welcome: Welcome | None) -> bool:
-        """The server has said which wire it speaks; without a welcome it is of 1.1.
-        Whether the link was cut before, and is whole again."""
-
-    def refused(self, refusal: Refusal) -> bool:
-        """The server does not let us in; whether another try makes sense."""
 
 
 class Link:

@@ -229,7 +229,7 @@ class Members:
         is_loose = wish is not None and wish.is_loose
         twice = 2 * self._limits.outbox
         if link.outbox.is_full and link.outbox.held >= twice and not is_loose:
-            raise WouldBlock(_behind(link))
+            raise WouldBlock(f"{_behind(link)}; await what a send returns")
         self._send_as(link, command, content, wish or _USUAL, waits=False)
 
     def send_group(

@@ -81,7 +81,7 @@ class Post:
     def send(self, link: Link, frame: Written) -> bool:
         """Send a frame; takes the lock. Whether something waits to be written now.
 
-        In the usual case this is ``StateLock.run``, ``write`` and ``Link.send`` in one
+        Usually this is ``StateLock.run``, ``write`` and ``Link.send`` in one
         piece, at hardly more than the price of a bare ``send`` (bench/single_send.py,
         bench/ping_pong.py).
         """

@@ -6,12 +6,12 @@ __all__ = ("Persona", "Proof")
 
 import contextvars
 import inspect
-import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from hisock.engine.log import logger
 from hisock.errors import InvalidOption
 from hisock.wire.frames import Welcome
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: New names and groups that a server may owe an answer to.
 _OPEN: Final = 1024
 
-_log = logging.getLogger("hisock.client")
+_log = logger("hisock.client")
 
 
 class Proof:

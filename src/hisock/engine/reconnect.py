@@ -8,7 +8,6 @@ from __future__ import annotations
 __all__ = ("Reconnector", "Terms", "is_ready")
 
 import errno
-import logging
 import os
 import select
 import socket
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.dial import DEAD_AFTER, targets_of, tune
 from hisock.engine.link import DONT_WAIT, Link
+from hisock.engine.log import logger
 from hisock.engine.proof import Persona, Proof
-from hisock.engine.undelivered import undelivered
 from hisock.errors import RemoteProtocolError, SessionLost
 from hisock.session.connection import Connection, milliseconds
 from hisock.session.events import Lost, Messages, Resumed
@@ -41,7 +40,7 @@ _BEGUN: Final = frozenset(
 #: The shortest classic header that holds the length of a hello with ``proto``.
 _ROOM_FOR_PROTO: Final = 4
 
-_log = logging.getLogger("hisock.client")
+_log = logger("hisock.client")
 
 
 class Terms(Value, frozen=True, kw_only=True):
@@ -264,6 +263,8 @@ class Reconnector:
         self._engine.uplink.forget_wire()
 
     def _loss(self, link: Link, reason: str) -> SessionLost:
+        from hisock.engine.undelivered import undelivered  # only at an end
+
         unacked = undelivered(link)
         text = (
             f"{self._engine.title} begins anew: its session is lost ({reason}), "

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 __all__ = ("Reports",)
 
-import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hisock.engine.calls import explain_conversion
 from hisock.engine.inbox import Mail
@@ -23,6 +22,9 @@ from hisock.errors import (
 from hisock.handlers.dispatch import unknown_command
 from hisock.handlers.table import HandlerEntry, HandlerTable
 from hisock.types import Message
+
+if TYPE_CHECKING:
+    import logging
 
 
 class Reports:

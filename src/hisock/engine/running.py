@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hisock.engine.allowance import Allowance
 from hisock.engine.link import Link
 from hisock.engine.streams import Producer
 from hisock.handlers.table import HandlerEntry
@@ -44,6 +43,8 @@ class Running:
 
     def allows(self, link: Link, entry: HandlerEntry) -> bool:
         """Whether a handler with a rate may run for it once more; counts it if so."""
+        from hisock.engine.allowance import Allowance  # few handlers have a rate
+
         now = time.monotonic()
         if link.allowance is None:
             link.allowance = Allowance(self._engine.limits, now)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 __all__ = ("Telling",)
 
-import logging
 from typing import TYPE_CHECKING
 
+from hisock.engine.log import logger
 from hisock.engine.repeats import Repeats
-from hisock.engine.undelivered import undelivered
 from hisock.errors import SessionLost
 from hisock.handlers.table import DROP, GAP, RESUME, SESSION_LOST
 from hisock.session.events import Dropped, Lost, Resumed
@@ -18,7 +17,7 @@ from hisock.wire import frames
 if TYPE_CHECKING:
     from hisock.engine.blocking import ClientEngine
 
-_log = logging.getLogger("hisock.client")
+_log = logger("hisock.client")
 
 
 class Telling:
@@ -78,6 +77,8 @@ class Telling:
     def what_stays(self) -> bool:
         """Tell what was accepted and did not arrive, now that it is over for good;
         whether a handler was told."""
+        from hisock.engine.undelivered import undelivered  # only at an end
+
         unacked = undelivered(self._engine.link)
         if not unacked:
             return False

@@ -213,20 +213,19 @@ class Connection(Handshake):
         return self._end(Input.EXPIRED, now, Closed(waited))
 
     def _check_silence(self, now: float) -> list[Event]:
-        """A client asks whether somebody is there, and after as long again gives up; a
-        server gives up a client that asks when all is silent."""
+        """Ask whether somebody is there, and after as long again give up. A server asks,
+        too: its client may be more patient."""
         gone_at = self.heard + self._dead_after
         if now >= gone_at:
             return self.lost(f"nothing came for {self._dead_after:g} s", now)
         self.deadline = gone_at
-        if self._by_client:
-            ask_at = self.heard + self._dead_after / 2
-            if now < ask_at:
-                self.deadline = ask_at
-            elif self._asked_at != self.heard:  # since then nobody asked
-                self._asked_at = self.heard
-                self._out += compact.encode(Ping(milliseconds(now) % _PING_RANGE))
-                self.needs_attention = True
+        ask_at = self.heard + self._dead_after / 2
+        if now < ask_at:
+            self.deadline = ask_at
+        elif self._asked_at != self.heard:  # since then nobody asked
+            self._asked_at = self.heard
+            self._out += compact.encode(Ping(milliseconds(now) % _PING_RANGE))
+            self.needs_attention = True
         return []
 
     def listen_anew(self, now: float) -> None:

@@ -469,8 +469,7 @@ class Handshake:
     def _watch_silence(self) -> None:
         """From now on silence is noticed."""
         if self._dead_after:
-            part = 2 if self._by_client else 1
-            self.deadline = self.heard + self._dead_after / part
+            self.deadline = self.heard + self._dead_after / 2
 
     def _read_compact(self) -> None:
         self._classic = None

@@ -305,7 +305,9 @@ class Decoder:
     def _check(self, head: bytes) -> None:
         """Refuse what is not a header, nor the beginning of one."""
         if head.startswith(_TLS_ALERT):
-            raise RemoteProtocolError("the other side speaks TLS; connect with tls=")
+            raise RemoteProtocolError(
+                f"the other side speaks TLS, so connect with tls=; got {head[:32]!r}"
+            )
         if re.fullmatch(_LENGTH, head) is None:
             raise RemoteProtocolError(
                 f"a header is digits and then spaces, {self._header_len} bytes; "
