@@ -155,7 +155,9 @@ def main(amount: int = 300_000, runs: int = 5) -> dict[str, float]:
         )
     taken = idle_memory(min(1000, amount))
     verdict = "" if taken <= _IDLE else "  ABOVE"
-    print(f"  an idle connection with a session: {taken:,.0f} B (limit {_IDLE}){verdict}")
+    print(
+        f"  an idle connection with a session: {taken:,.0f} B (limit {_IDLE}){verdict}"
+    )
     return ratios
 
 

@@ -43,7 +43,7 @@ def answer(hello: bytes, wire: str) -> bytes:
     connection = Connection(Limits(), now)
     opened = connection.feed(hello, now)[0]
     assert isinstance(opened, Opened)
-    connection.welcome(opened.hello, now)
+    connection.serve(opened.hello.name, opened.hello.group, now)
     return connection.take_bytes()
 
 

@@ -352,9 +352,7 @@ class Undelivered(HandlerError):
 
     code = "undelivered"
 
-    def __init__(
-        self, text: str, client: Any = None, sent: Sequence[Any] = ()
-    ) -> None:
+    def __init__(self, text: str, client: Any = None, sent: Sequence[Any] = ()) -> None:
         super().__init__(text, client)
         self.sent = tuple(sent)
 

@@ -19,7 +19,6 @@ from . import KINDS, RAW_PEERS, Kind, Net, eventually
 from .cutting import CutWay
 from .ways import Way
 
-
 #: Files whose tests cut, wait, or shake hands, and so take long: of each test this many
 #: of its ways run on every commit, spread over all of them, and all with
 #: ``HISOCK_CONTRACT=full``.

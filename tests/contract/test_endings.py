@@ -264,7 +264,12 @@ def test_a_client_hears_a_goodbye_though_a_send_fails(hand: Net) -> None:
     got = Record()
     client.on("force_disconnect")(lambda: got("end"))
     client.on_drop(lambda: got("drop"))
-    eventually(lambda: client.update(timeout=0.01) or client.wire)
+
+    def agreed() -> bool:
+        client.update(timeout=0.01)
+        return client.wire is not None
+
+    eventually(agreed)
     raw.send(b"$DISCONN$")
     raw.close()
     _send_in_vain(lambda: client.send("it", b"x"))

@@ -3,7 +3,6 @@ order, and told wherever something is missing."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,10 +14,8 @@ from hisock import ClientInfo, Limits
 from hisock.client import HiSockClient
 from hisock.engine.link import READ_SIZE
 from hisock.errors import (
-    HiSockError,
     InvalidOption,
     Overloaded,
-    RequestTimeout,
     SendTimeout,
     SessionLost,
     Undelivered,

@@ -81,9 +81,8 @@ class Post:
     def send(self, link: Link, frame: Written) -> bool:
         """Send a frame; takes the lock. Whether something waits to be written now.
 
-        Usually this is ``StateLock.run``, ``write`` and ``Link.send`` in one
-        piece, at hardly more than the price of a bare ``send`` (bench/single_send.py,
-        bench/ping_pong.py).
+        Usually this is ``StateLock.run``, ``write`` and ``Link.send`` in one piece, at
+        hardly more than a bare ``send`` (bench/single_send.py, bench/ping_pong.py).
         """
         lock = self._lock
         if self.gather is not None and isinstance(frame, bytes):

@@ -93,12 +93,7 @@ class ServerEngine:
         )
         self.outgoing = Post(self.lock, self.turn, self.pump.ready, self.settle)
         self.members = Members(
-            name,
-            limits,
-            self.lock,
-            self.turn,
-            self.outgoing,
-            self.settle,
+            *(name, limits, self.lock, self.turn, self.outgoing, self.settle),
             roster=roster,
         )
         self.registry = self.members.registry

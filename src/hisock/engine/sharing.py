@@ -16,7 +16,7 @@ from hisock.engine.link import DONT_WAIT, READ_SIZE, Link
 from hisock.engine.reconnect import Reconnector, is_ready
 from hisock.engine.threads import StateLock
 from hisock.engine.waiting import Waiter
-from hisock.session.resume import ACK_DELAY
+from hisock.session.resume import ACK_DELAY, Session
 
 _SIZES: Final = (READ_SIZE,)
 #: Seconds after which a waiting read gives up, so that a wait with a time-out is one
@@ -92,6 +92,15 @@ class SharedPump:
         self._quiet_since = 0.0
         self._patience = 0.0
         self._be_patient(self._longest)
+
+    def _be_brief(self, session: Session | None) -> None:
+        """Let a waiting read give up soon where something is to be acknowledged."""
+        if (
+            session is not None
+            and session.received != session.told
+            and self._patience != ACK_DELAY
+        ):
+            self._be_patient(ACK_DELAY)
 
     def _be_patient(self, seconds: float) -> None:
         """Let a waiting read give up after so long."""
@@ -172,13 +181,7 @@ class SharedPump:
                 and self._bell is None
                 and not (link.outbox.size or link.is_dropped or link.is_encrypting)
             ):
-                session = link.connection.session
-                if (
-                    session is not None
-                    and session.received != session.told
-                    and self._patience != ACK_DELAY
-                ):
-                    self._be_patient(ACK_DELAY)
+                self._be_brief(link.connection.session)
                 room = link.connection.room
                 try:
                     # Waits and reads in one system call, and for Python in one step,

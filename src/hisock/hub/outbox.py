@@ -175,8 +175,7 @@ class Outbox:
         """What to write next, joined as far as that is worth it; it has its number."""
         if not self._rest:
             self._begin()
-        assert self._rest
-        return self._rest[0]
+        return self._rest[0] if self._rest else b""
 
     @property
     def waits_for_acks(self) -> bool:
@@ -199,7 +198,9 @@ class Outbox:
     def _begin(self) -> None:
         """Give the next frames their numbers."""
         frames = self._frames
-        assert frames, "an empty outbox has no head"
+        if not frames:  # a KeyboardInterrupt struck between a frame and its size
+            self.size = self._rest_size = 0
+            return
         if self._rest is None:
             self._rest = deque()
         first = frames.popleft()

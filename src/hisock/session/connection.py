@@ -213,8 +213,8 @@ class Connection(Handshake):
         return self._end(Input.EXPIRED, now, Closed(waited))
 
     def _check_silence(self, now: float) -> list[Event]:
-        """Ask whether somebody is there, and after as long again give up. A server asks,
-        too: its client may be more patient."""
+        """Ask whether somebody is there, and after as long again give up. A server
+        asks, too: its client may be more patient."""
         gone_at = self.heard + self._dead_after
         if now >= gone_at:
             return self.lost(f"nothing came for {self._dead_after:g} s", now)
