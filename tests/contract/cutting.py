@@ -15,7 +15,7 @@ from hisock import ClientInfo
 from hisock.client import HiSockClient
 from hisock.types import Handlers
 
-from . import Net, Record
+from . import Net, Record, eventually
 from .ways import Way
 
 
@@ -97,6 +97,7 @@ class CutWay(Way):
         """Have both turned, and wait until the client is in."""
         super().turn()
         assert self.told_server.next() == "join"
+        eventually(lambda: self.client.wire)  # it has read the welcome
 
     def hold(self, *directions: Direction) -> None:
         """Pass nothing more there."""

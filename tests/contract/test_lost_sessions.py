@@ -37,6 +37,7 @@ def turn(way: CutWay) -> None:
     """Have both turned, and wait until the client is in."""
     way.net.turn()
     assert way.told_server.next() == "join"
+    eventually(lambda: way.client.wire)  # it has read the welcome
 
 
 def test_a_window_is_over(brief: CutWay) -> None:
@@ -188,7 +189,6 @@ def test_a_session_begins_where_there_was_none(
     """A server that knows no sessions may be followed by one that does."""
     way = CutWay(compact, up=True, server=first)
     turn(way)
-    eventually(lambda: way.client.wire)
     new = compact.server()
     way.listen_to(new)
     compact.turn(new)
