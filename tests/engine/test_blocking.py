@@ -289,7 +289,7 @@ def test_who_only_sends_hears_of_the_end(blocking: bool) -> None:
 def test_is_connected_tells_after_a_send(blocking: bool) -> None:
     """``while client.is_connected: client.send(...)`` ends when the server does."""
     with start_threaded_server((HOST, 0)) as server:
-        client = connect(server.addr, blocking=blocking)
+        client = connect(server.addr, blocking=blocking, reconnect=False)
     with client:
 
         def is_over() -> bool:
