@@ -269,7 +269,7 @@ def test_who_only_sends_hears_of_the_end(blocking: bool) -> None:
     """A client that never calls ``update`` learns from ``send`` that nobody is there,
     and ``is_connected`` tells, too."""
     with start_threaded_server((HOST, 0)) as server:
-        client = connect(server.addr, blocking=blocking)
+        client = connect(server.addr, blocking=blocking, reconnect=False)
     with client:
 
         def is_told() -> bool:

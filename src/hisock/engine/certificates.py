@@ -297,6 +297,9 @@ def _prepare(
     hostname: str | None = None,
 ) -> ssl.SSLContext:
     """Have a context speak hisock, and find out now whether it can."""
+    if context.minimum_version is ssl.TLSVersion.MINIMUM_SUPPORTED:
+        # Nobody chose that: some systems build Python so (Debian).
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
     if context.minimum_version < ssl.TLSVersion.TLSv1_2:
         raise InvalidOption("tls: set minimum_version of the SSLContext to TLSv1_2")
     context.options |= ssl.OP_NO_RENEGOTIATION
