@@ -125,6 +125,8 @@ class SlowHandler:
 
     def __init__(self, net: Net, **limits: Any) -> None:
         self.let_go = threading.Event()
+        #: Set once it waits, so that whatever comes from then on has to queue.
+        self.begun = threading.Event()
         self.got = Record()
         self.net = net
         self.server = net.server(limits=Limits(**limits))
@@ -136,6 +138,7 @@ class SlowHandler:
         net.expect_members(self.server, 1)
 
     def _handle(self, client: ClientInfo, message: Any) -> None:
+        self.begun.set()
         assert self.let_go.wait(PATIENCE)
         self.got(message[0])
 

@@ -554,7 +554,9 @@ def test_answers_come_through_a_full_queue(net: Net) -> None:
     """What the server asks is answered though its handler for that client is slow."""
     slow = SlowHandler(net, handler_messages=8)
     try:
-        for number in range(40):
+        slow.client.send("it", [0])
+        assert slow.begun.wait(PATIENCE)
+        for number in range(1, 40):
             slow.client.send("it", [number])
         eventually(lambda: slow.link.is_paused)
         asking = Thread(
