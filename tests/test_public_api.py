@@ -166,5 +166,13 @@ def test_the_names_of_1_1_have_the_signatures_of_1_1() -> None:
         assert parameters == expected.split(), name
 
 
+def test_handlers_has_every_decorator() -> None:
+    """What a server or client registers can be collected beforehand, too."""
+    faces = {*dir(hisock.HiSockServer), *dir(hisock.HiSockClient)}
+    decorators = {name for name in faces if name == "on" or name.startswith("on_")}
+    assert len(decorators) == 6
+    assert {*decorators, "every", "authenticate"} <= set(dir(hisock.Handlers))
+
+
 if __name__ == "__main__":
     PINNED.write_text("".join(f"{line}\n" for line in describe()))

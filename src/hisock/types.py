@@ -459,6 +459,10 @@ class Handlers:
 
         return register
 
+    def _note_alone(self, verb: str, function: Handler) -> Handler:
+        self._registered.append((verb, (), {}, function))
+        return function
+
     def on(self, command: str, **options: Any) -> Callable[[Handler], Handler]:
         """As ``HiSockServer.on``."""
         decorator: Callable[[Handler], Handler] = self._note("on", command, **options)
@@ -471,10 +475,24 @@ class Handlers:
 
     def on_error(self, function: Handler) -> Handler:
         """As ``HiSockServer.on_error``."""
-        self._registered.append(("on_error", (), {}, function))
-        return function
+        return self._note_alone("on_error", function)
+
+    def on_drop(self, function: Handler) -> Handler:
+        """As ``HiSockServer.on_drop``."""
+        return self._note_alone("on_drop", function)
+
+    def on_resume(self, function: Handler) -> Handler:
+        """As ``HiSockServer.on_resume``."""
+        return self._note_alone("on_resume", function)
+
+    def on_session_lost(self, function: Handler) -> Handler:
+        """As ``HiSockClient.on_session_lost``."""
+        return self._note_alone("on_session_lost", function)
+
+    def on_gap(self, function: Handler) -> Handler:
+        """As ``HiSockClient.on_gap``."""
+        return self._note_alone("on_gap", function)
 
     def authenticate(self, check: Handler) -> Handler:
         """As ``HiSockServer.authenticate``."""
-        self._registered.append(("authenticate", (), {}, check))
-        return check
+        return self._note_alone("authenticate", check)

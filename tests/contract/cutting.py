@@ -48,21 +48,15 @@ class CutWay(Way):
         self.told_client = Record()
         self._options = client or {}
         super().__init__(net, up=up, **(server or {}))
-        client_events = {
-            "drop": self.client.on_drop,
-            "resume": self.client.on_resume,
-            "end": self.client.on("force_disconnect"),
-        }
-        for event, decorate in client_events.items():
-            decorate(self._note(self.told_client, event))
-        self.client.on_session_lost(lambda lost: self.told_client(lost))
 
     def listen_to(self, server: Any) -> None:
         """Note what becomes of the client on that server."""
-        server.on("join", override=True)(self._note_client("join"))
-        server.on_drop(self._note_client("drop"))
-        server.on_resume(self._note_client("resume"))
-        server.on("leave")(self._note_client("leave"))
+        handlers = Handlers()
+        handlers.on("join", override=True)(self._note_client("join"))
+        handlers.on_drop(self._note_client("drop"))
+        handlers.on_resume(self._note_client("resume"))
+        handlers.on("leave")(self._note_client("leave"))
+        server.use(handlers)
 
     def _note_client(self, event: str) -> Any:
         def handler(client: ClientInfo) -> None:
@@ -71,14 +65,14 @@ class CutWay(Way):
 
         return handler
 
-    @staticmethod
-    def _note(record: Record, event: str) -> Any:
-        return lambda: record(event)
-
     def _connect(self) -> HiSockClient:
         self.listen_to(self.server)  # before it can join
         self.proxy = self.net.proxy(self.server)
         handlers = Handlers()
+        handlers.on_drop(lambda: self.told_client("drop"))
+        handlers.on_resume(lambda: self.told_client("resume"))
+        handlers.on("force_disconnect")(lambda: self.told_client("end"))
+        handlers.on_session_lost(lambda lost: self.told_client(lost))
         return self.net.client(
             self.proxy, "ann", "red", handlers=handlers, **self._options
         )
