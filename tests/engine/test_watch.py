@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import sys
 import threading
 import time
@@ -154,6 +156,29 @@ def test_the_end_of_the_other_side_is_noticed(make_loop: Callable[[], Any]) -> N
             await waiting
         await off(server.join)
         await client.close()
+
+    run_in(make_loop, scene)
+
+
+def test_a_reset_right_behind_a_message_is_noticed(
+    make_loop: Callable[[], Any],
+) -> None:
+    """Also by a loop that says only once that a socket broke: libuv's."""
+
+    async def scene() -> None:
+        with socket.create_server((HOST, 0)) as listener:
+            address = listener.getsockname()
+            async with aio.connect(address, reconnect=False, dead_after=0) as client:
+                peer, _ = listener.accept()
+                for body in (b"$NOTLS$", b"news 5"):  # as a server of 1.1
+                    peer.sendall(str(len(body)).ljust(16).encode() + body)
+                peer.setsockopt(
+                    *(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                )
+                peer.close()
+                assert await client.recv("news") == b"5"
+                with pytest.raises(ClientDisconnected):
+                    await client.recv("more")
 
     run_in(make_loop, scene)
 

@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at a handler in a worker thread.
 _LOOK: Final = 0.01
-
+#: Reads in one go, so that one fast server does not hold up the loop.
+_READS: Final = 16
 
 _log = logger("hisock.client")
 
@@ -142,6 +143,8 @@ class ClientEngine:
         self.tasks: Any = None
         #: Has the program's own loop turn soon, where it turns the client.
         self.waker: Callable[[], None] | None = None
+        #: Whether that loop tells only once that the socket broke.
+        self.is_told_once = False
         #: Has that loop watch the client no longer, before its socket is closed.
         self.release: Callable[[], None] | None = None
         #: Whether messages can be sent, as far as is known.
@@ -244,10 +247,12 @@ class ClientEngine:
             self._rest()
 
     def read_now(self) -> None:
-        """Read once, without waiting; under the lock."""
-        link = self.link
-        if link.wants_reading and not link.is_over:
-            link.read()
+        """Read what is there, without waiting; under the lock."""
+        link, reads = self.link, _READS if self.is_told_once else 1
+        while reads and link.wants_reading and not link.is_over and link.read():
+            reads -= 1
+        if not reads and self.is_told_once:
+            self.wake()
         if not link.connection.is_open:
             link.settle()
         self.pump.tend(time.monotonic())

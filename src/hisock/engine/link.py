@@ -258,10 +258,14 @@ class Link:
             return own if stall is None else stall
         return min(own, stall)
 
-    def read(self) -> None:
-        """Read once, without waiting, and put what it means into the inbox."""
+    def read(self) -> bool:
+        """Read once, without waiting, and put what it means into the inbox.
+
+        Returns:
+            Whether something came.
+        """
         if self.is_torn and not self._mend():
-            return
+            return False
         self.is_torn = True
         room = self.connection.room
         data: bytes | int
@@ -274,7 +278,7 @@ class Link:
             self.is_torn = False
             if not isinstance(error, BlockingIOError | InterruptedError):
                 self.lose(error)
-            return
+            return False
         connection = self.connection
         if data:
             self.inbox += connection.feed(data, clock())
@@ -287,6 +291,7 @@ class Link:
             self.flush()  # acknowledgements may have made room
         if self.secure is not None:
             self._read_on(self.secure)
+        return bool(data)
 
     def _read_on(self, secure: SecureSocket) -> None:
         """Read what is decrypted already: no poller tells of that."""

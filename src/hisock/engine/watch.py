@@ -182,6 +182,9 @@ class ClientWatch(_Watch):
         #: In the order in which they came, which is that in which they look.
         self._waiting: dict[asyncio.Future[None], None] = {}
         self._attach(engine)
+        # libuv watches a socket no longer once it is broken, and the one call in which
+        # it says so may find data before the end.
+        engine.is_told_once = not isinstance(loop, asyncio.SelectorEventLoop)
         engine.on_moved = self._forget_try
         self._follow()
         self._again(engine.patience())
