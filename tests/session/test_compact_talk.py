@@ -441,6 +441,26 @@ def test_no_reason_is_too_much_for_a_goodbye(reason: str, text: str) -> None:
     assert goodbye(server) == Bye(0, text)
 
 
+@pytest.mark.parametrize("end", ["eof", "lost"])
+@pytest.mark.parametrize("bye", [Bye(2, "taken"), Bye(16, "soon", 500), Bye(1, "out")])
+def test_an_end_right_behind_a_goodbye_has_its_reason(end: str, bye: Bye) -> None:
+    """A client is told why, though the goodbye itself still waits for its turn."""
+    client, server = in_stage("compact client"), in_stage("compact server")
+    for side in (client, server):
+        side.feed(compact.encode(bye), START)
+    (told,) = ENDS[end](client)
+    assert isinstance(told, Closed)
+    assert told.reason == bye.text
+    assert told.is_cut == (bye.retry_ms is not None)
+    code = None if told.error is None else told.error.code
+    assert code == {1: None, 2: "replaced", 16: "going_away"}[bye.code]
+
+    (told,) = ENDS[end](server)  # what a stranger says is not repeated
+    assert isinstance(told, Closed)
+    assert bye.text not in told.reason
+    assert told.error is None
+
+
 ENDS: dict[str, Callable[[Connection], list[Event]]] = {
     "eof": lambda side: side.feed_eof(START),
     "lost": lambda side: side.lost("reset", START),

@@ -5,18 +5,17 @@ from __future__ import annotations
 __all__ = ("Hearing",)
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
 from hisock.engine.running import Running
 from hisock.errors import CommandError, Refused, RemoteProtocolError
 from hisock.handlers.table import HandlerEntry
-from hisock.session.agreement import refused
+from hisock.session.agreement import end_by
 from hisock.session.resume import Written
 from hisock.types import ClientInfo
 from hisock.wire.frames import (
-    BYE_WORDS,
     Bye,
     Frame,
     Gap,
@@ -24,7 +23,6 @@ from hisock.wire.frames import (
     Joined,
     Left,
     PackedFrame,
-    Refusal,
     Regroup,
     Rename,
     Request,
@@ -34,9 +32,6 @@ from hisock.wire.frames import (
 if TYPE_CHECKING:
     from hisock.engine.blocking import ClientEngine
     from hisock.engine.owner import Done
-
-#: From this code on a goodbye that is final tells more than that somebody ended it.
-_TELLING: Final = 2
 
 
 class Hearing(Running):
@@ -54,11 +49,9 @@ class Hearing(Running):
         """Act on a frame that is not a message; whether a handler ran."""
         engine = self._engine
         match frame:
-            case Bye(code, text, retry_ms) if retry_ms is None or not (
-                engine.keeper.is_willing
-            ):
-                text = text or "the server ended the connection"
-                engine.lock.run(engine.end, text, _reason_of(code, text))
+            case Bye() if frame.retry_ms is None or not engine.keeper.is_willing:
+                end = end_by(frame)
+                engine.lock.run(engine.end, end.reason, end.error)
             case Bye():
                 engine.lock.run(engine.come_back, frame)
             case Joined(info):
@@ -137,13 +130,6 @@ class Hearing(Running):
     def resume(self, link: Link) -> None:
         """Look at the link again: its handler has finished."""
         self._engine.wake()
-
-
-def _reason_of(code: int, text: str) -> Refused | None:
-    """What a final goodbye is to the program, if more than an end like any other."""
-    if code < _TELLING or code not in BYE_WORDS:
-        return None
-    return refused(Refusal(BYE_WORDS[code], text))
 
 
 def _as_client(info: dict[str, Any]) -> ClientInfo:

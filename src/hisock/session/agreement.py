@@ -11,6 +11,7 @@ __all__ = (
     "FirstFrame",
     "Trial",
     "count_numbered",
+    "end_by",
     "hear_verdict",
     "make_welcome",
     "pack",
@@ -21,7 +22,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from hisock.errors import Refused, RemoteProtocolError, Unauthorized
-from hisock.session.events import Presented
+from hisock.session.events import Closed, Presented
 from hisock.session.resume import Session
 from hisock.wire import classic, compact
 from hisock.wire.compact import HEADER_LEN
@@ -46,6 +47,8 @@ CONFIRMATION: Final = (b"$COMPACT$",)
 _NOT_NUMBERED: Final = frozenset(
     (b"$COMPACT$", b"$DH_NUMS$", b"$USRCLOSE$", b"$USRCLOSE$ ")
 )
+#: From this code on a goodbye tells more than that somebody ended it.
+_TELLING: Final = 2
 #: Codes of goodbyes that say nothing of the client: it is to come back.
 _PASSING: Final = frozenset({16, 18, 19, 20, 21})
 
@@ -260,6 +263,14 @@ def refused(refusal: Refusal) -> Refused:
     if refusal.code == "unauthorized":
         return Unauthorized(refusal.text)
     return Refused(refusal.text, refusal.code)
+
+
+def end_by(bye: Bye, *, is_cut: bool = False) -> Closed:
+    """The end of a client to which its server said goodbye."""
+    text = bye.text or "the server ended the connection"
+    if bye.code < _TELLING or bye.code not in BYE_WORDS:
+        return Closed(text, is_cut=is_cut)
+    return Closed(text, refused(Refusal(BYE_WORDS[bye.code], text)), is_cut)
 
 
 def _check(size: int, most: int) -> None:

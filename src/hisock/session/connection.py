@@ -15,7 +15,7 @@ __all__ = (
 from typing import Final
 
 from hisock.errors import RemoteProtocolError, SessionLost
-from hisock.session.agreement import CONFIRMATION, count_numbered
+from hisock.session.agreement import CONFIRMATION, count_numbered, end_by
 from hisock.session.events import Closed, Event, Messages
 from hisock.session.handshake import Handshake, milliseconds
 from hisock.session.states import Input, State, next_state
@@ -173,12 +173,13 @@ class Connection(Handshake):
             self.needs_attention = True
 
     def feed_eof(self, now: float, reason: str = _SILENT_END) -> list[Event]:
-        """The other side sends no more, and said nothing of it."""
+        """The other side sends no more, whatever it said before."""
         if self.has_goodbye:
-            return self.feed_goodbye("the other side said goodbye", now)
+            self.acknowledge()
+            return self._end(Input.EOF, now, self._why("the other side said goodbye"))
         if self.session is not None:  # it will be back, on another link
             return self.lost(reason, now)
-        return self._end(Input.EOF, now, Closed(reason, is_cut=True))
+        return self._end(Input.EOF, now, self._why(reason))
 
     @property
     def has_goodbye(self) -> bool:
@@ -194,8 +195,15 @@ class Connection(Handshake):
 
     def lost(self, reason: str, now: float) -> list[Event]:
         """The link broke."""
+        return self._end(Input.LOST, now, self._why(reason))
+
+    def _why(self, reason: str) -> Closed:
+        """Why the peer is gone. A server's goodbye knows best, though its turn may be
+        still to come; what a stranger says is not repeated."""
         is_cut = not self.has_goodbye
-        return self._end(Input.LOST, now, Closed(reason, is_cut=is_cut))
+        if self.goodbye is None or not self._by_client:
+            return Closed(reason, is_cut=is_cut)
+        return end_by(self.goodbye, is_cut=is_cut)
 
     def close(self, reason: str, now: float, bye: Bye | None = None) -> list[Event]:
         """End it from this side; the goodbye is then in ``take_bytes``."""

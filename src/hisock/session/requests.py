@@ -234,11 +234,16 @@ class Requests:
 
     def fail_all(self, error: Exception) -> None:
         """The link is over; whoever waits is woken."""
-        asked, self.asked = self.asked, {}
+        self.fail_asked(error)
         answering, self.answering = self.answering, {}
-        for mine in asked.values():
-            mine.fail(error)
-            mine.wake()
         for theirs in answering.values():
             theirs.is_over = True
             theirs.wake()
+
+    def fail_asked(self, error: Exception) -> list[Asked]:
+        """No answer will be heard; whoever waits for one is woken. Whose they were."""
+        asked, self.asked = self.asked, {}
+        for mine in asked.values():
+            mine.fail(error)
+            mine.wake()
+        return [*asked.values()]
