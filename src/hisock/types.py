@@ -290,8 +290,9 @@ class Limits(Struct, frozen=True, kw_only=True):
         handshake: Seconds from the first byte a server could read to the whole hello.
         authentication: Seconds that an ``authenticate`` check may take.
         outbox: Bytes that may wait for one slow peer; see ``docs/design.md``.
-        queue: Bytes that may wait for ``update()`` while a call waits for something
-            else; beyond it the call raises ``Overloaded``.
+        queue: Bytes that may wait for ``update()``, or on a server for the handlers of
+            one client, while a call waits for something else; beyond it the call
+            raises ``Overloaded``.
         unclaimed_messages: Messages without a handler kept for ``recv_raw()``.
         unclaimed: Bytes of such messages.
         connections: Clients a server serves at once.
@@ -302,7 +303,7 @@ class Limits(Struct, frozen=True, kw_only=True):
         handler_queue: Bytes that may wait for a client's handler to finish; beyond it
             that client is not read.
         handler_messages: The same in messages.
-        memory: Bytes that a server keeps for all its clients together.
+        memory: Bytes that all servers of the program keep for their clients together.
         message_rate: Messages a second that are read of one client, on average; more
             wait at the client. Off unless set, as the next two.
         byte_rate: The same in bytes.

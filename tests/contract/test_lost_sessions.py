@@ -3,6 +3,7 @@ what nobody wants back never comes back."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -10,13 +11,17 @@ from tests.chaos.pipes import How
 
 from hisock import Limits
 from hisock.errors import ClientDisconnected, SessionLost, Undelivered
+from hisock.session.resume import ACK_SIZE
 from hisock.types import Message
 
-from . import Net, Record, Thread, eventually
+from . import PATIENCE, Net, Record, Thread, eventually
 from .cutting import CutWay
+from .driving import bare
 
 #: Seconds after which a session is over, where a test waits for that.
 WINDOW = 0.3
+#: Bytes that may wait for all clients, where a test sends more.
+MEMORY = 100_000
 
 
 def made(net: Net, **server: Any) -> CutWay:
@@ -157,6 +162,61 @@ def test_too_many_are_cut_off(compact: Net) -> None:
     eventually(lambda: bea.is_connected)
     reasons = [] if not len(way.told_client) else [way.told_client.next()]
     assert all(each == "resume" or each.reason == "evicted" for each in reasons)
+
+
+def test_too_much_waits_for_all_clients(compact: Net) -> None:
+    """Of all servers of the program together; who is cut off makes room first."""
+    way = made(compact, limits=Limits(memory=MEMORY))
+    turn(way)
+    way.proxy.refuse()
+    way.cut()
+    way.expect("drop")
+    link = bare(way.server)._members.look_up("ann")
+    sent = 0
+    while link.outbox.held <= MEMORY:
+        assert len(way.server) == 1, "no more waits than may"
+        way.server.send_client("ann", "it", bytes(1000))
+        sent += 1
+    other = compact.server(limits=Limits(memory=MEMORY))
+    memory = bare(other)._engine.pump._memory
+    assert memory.excess(time.monotonic()) == link.outbox.held - MEMORY
+    assert not memory.victims(), "none of its own"
+    # Looked at when something is sent, and then only a few times a second.
+    while len(way.server):
+        way.server.send_all_clients("it", b"")
+    error = way.told_server.next()
+    assert isinstance(error, Undelivered)
+    assert len(error.sent) >= sent
+    assert way.told_server.next() == "leave"
+    assert memory.excess(time.monotonic() + 1) == -MEMORY
+    way.proxy.accept_again()
+    assert way.told_client.next().reason == "evicted"
+
+
+def test_too_much_waits_for_a_slow_client(compact: Net) -> None:
+    """Where nobody is cut off, the one for whom most waits goes."""
+    most = 10 * MEMORY  # as the other acknowledges each 64 KiB alone
+    way = made(compact, limits=Limits(memory=most))
+    bea, got = compact.client(way.server, "bea"), Record()
+    bea.on("it")(lambda message: got(message))
+    turn(way)
+    compact.turn()
+    compact.expect_members(way.server, 2)
+    way.hold("down")
+    content, sent, end = bytes(1000), 0, time.monotonic() + PATIENCE
+    while len(way.server) == 2:
+        way.server.send_all_clients("it", content)
+        sent += 1
+        assert time.monotonic() < end
+        got.next()
+    assert sent * len(content) > most - 2 * ACK_SIZE  # the other's share
+    assert way.told_server.next() == "drop"
+    assert isinstance(way.told_server.next(), Undelivered)
+    assert way.told_server.next() == "leave"
+    assert [client["name"] for client in way.server.get_all_clients()] == ["bea"]
+    way.proxy.heal()
+    assert way.told_client.next() == "drop"
+    assert way.told_client.next().reason == "evicted"
 
 
 @pytest.mark.parametrize("sides", ["server", "client", "both"])

@@ -568,3 +568,27 @@ def test_answers_come_through_a_full_queue(net: Net) -> None:
     finally:
         slow.let_go.set()
     assert slow.got.take(80) == list(range(80))
+
+
+def test_an_answer_behind_a_flood_is_not_waited_for(net: Net) -> None:
+    """The call fails; what came before the answer is handled all the same."""
+    slow = SlowHandler(net, queue=BOUND)
+    try:
+        slow.client.send("it", [0, bytes(SIZE)])
+        assert slow.begun.wait(PATIENCE)
+
+        @slow.client.on("flood")
+        def flood(count: int) -> int:
+            for number in range(1, count):
+                slow.client.send("it", [number, bytes(SIZE)])
+            return count
+
+        call = Thread(
+            lambda: slow.server.call_client("ann", "flood", 400, timeout=None)
+        )
+        with pytest.raises(Overloaded, match="so the answer behind it is not read"):
+            call.result()
+    finally:
+        slow.let_go.set()
+    assert slow.got.take(400) == list(range(400))
+    assert slow.server.call_client("ann", "double", 21) == 42

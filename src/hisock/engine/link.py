@@ -20,7 +20,7 @@ from hisock.session.connection import Connection
 from hisock.session.events import Closed, Dropped, Event, Messages
 from hisock.session.resume import Block, Replay, Session, Written
 from hisock.session.states import State
-from hisock.types import ClientInfo, Limits
+from hisock.types import ClientInfo
 from hisock.wire.compact import Encoded, encode
 from hisock.wire.frames import Bye, Refusal, Welcome
 
@@ -209,18 +209,6 @@ class Link:
     def is_behind(self) -> bool:
         """Whether something waits to be written, or a lot to be acknowledged."""
         return self.outbox.size > 0 or self.is_unheard or self.is_encrypting
-
-    def is_overfed(self, limits: Limits) -> bool:
-        """Whether as much waits for its handlers as may; more where this side awaits an
-        answer or an acknowledgement, that would have to come after it."""
-        waiting = [event for event in self.inbox if isinstance(event, Messages)]
-        size = sum(event.size for event in waiting)
-        requests = self.connection.requests
-        if self.outbox.held or (requests is not None and requests.asked):
-            return 0 < limits.queue < size
-        count = sum(len(event.bodies) - event.place for event in waiting)
-        too_many = 0 < limits.handler_messages < count
-        return too_many or 0 < limits.handler_queue < size
 
     def begin(self, entry: HandlerEntry) -> None:
         """A handler for this link takes longer than its call."""

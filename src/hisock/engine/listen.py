@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.allowance import Allowance
+from hisock.engine.backpressure import Memory, is_overfed, stop_asking
 from hisock.engine.dial import forget_path, tune
 from hisock.engine.drive import CAPACITY, Drive
 from hisock.engine.link import Link
@@ -43,8 +44,6 @@ _LATE: Final = 0.5
 _GRACE: Final = 2.0
 #: Remote addresses whose joins are counted.
 _HOSTS: Final = 4096
-#: Seconds between two looks at what all links hold together.
-_WEIGH: Final = 0.25
 #: Seconds the listening socket rests when the process has no descriptors left.
 _ACCEPT_REST: Final = 1.0
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -84,7 +83,7 @@ class Pump:
     ) -> None:
         self._tls = tls
         self._is_paced = limits.message_rate > 0 or limits.byte_rate > 0
-        self._weigh_at = 0.0
+        self._memory = Memory(self, limits.memory)
         self._joins: dict[str, Bucket] = {}
         self._dead_after = dead_after
         #: Links that owe an acknowledgement, and when it is due.
@@ -390,8 +389,10 @@ class Pump:
         if link.inbox and link.is_busy:
             self.busy[link] = None
         was_paused = link.is_paused
-        link.is_paused = link.is_busy and link.is_overfed(self._limits)
-        if was_paused and not link.is_paused:
+        link.is_paused = link.is_busy and is_overfed(link, self._limits)
+        if link.is_paused:
+            stop_asking(link, self._limits)
+        elif was_paused:
             link.connection.listen_anew(time.monotonic())
         if link.is_over:
             if link in self.links:
@@ -503,9 +504,9 @@ class Pump:
 
     def check_slow(self, link: Link, now: float) -> None:
         """Cut off a link whose peer takes nothing; under the lock."""
-        if now >= self._weigh_at:
-            self._weigh_at = now + _WEIGH
-            self._save_memory()
+        excess = self._memory.excess(now)
+        if excess > 0:
+            self._save_memory(excess)
         if link.is_dropped:
             if link.outbox.overflows(_WHILE_DROPPED):
                 self.release(link)
@@ -522,24 +523,15 @@ class Pump:
             link.end(link.connection.close(reason, now), discard=True)
         self.touch(link)
 
-    def _save_memory(self) -> None:
-        """Let go of the oldest dropped sessions, then of the slowest clients, while
-        all of them together hold too much."""
-        limit = self._limits.memory
-        if not limit:
-            return
-        total = sum(link.outbox.held for link in (*self.links, *self.dropped))
-        while total > limit and (self.dropped or self.links):
-            if self.dropped:
-                victim = next(iter(self.dropped))
-            else:
-                victim = max(self.links, key=lambda link: link.outbox.held)
+    def _save_memory(self, excess: int) -> None:
+        """Let go of sessions while all of them together hold too much."""
+        for victim in self._memory.victims():
+            excess -= victim.outbox.held
+            if not victim.is_dropped:
                 victim.lose_for("slow consumer: all clients together hold too much")
-            held = victim.outbox.held
-            total -= held
-            if not held:
-                return
             if victim.is_dropped:
                 self.release(victim)
                 self.end_session(victim, "evicted", "too much waited for all clients")
             self.touch(victim)
+            if excess <= 0:
+                return

@@ -19,6 +19,7 @@ from operator import length_hint
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from hisock.engine.answering import Answers
+from hisock.engine.backpressure import is_overfed
 from hisock.engine.calls import Runner
 from hisock.engine.ending import Ending, Farewell
 from hisock.engine.gate import Gate
@@ -35,6 +36,7 @@ from hisock.errors import AlreadyRunning
 from hisock.handlers.table import HandlerTable
 from hisock.session.connection import LINGER
 from hisock.session.events import Event, Messages
+from hisock.session.resume import ACK_SIZE
 from hisock.types import Limits
 
 if TYPE_CHECKING:
@@ -412,6 +414,8 @@ class ServerEngine:
         if link.outbox.is_full and self.turn.is_mine and link.connection.is_open:
             self._take_in(link)
         self.pump.check_slow(link, time.monotonic())
+        if link.replay is not None and link.replay.size < self.limits.outbox:
+            link.look_at = min(link.replay.size + ACK_SIZE, self.limits.outbox)
         link.settle()
         if link.wants_writing or link.inbox or not link.is_open:
             self.pump.touch(link)
@@ -421,7 +425,7 @@ class ServerEngine:
 
     def _take_in(self, link: Link) -> None:
         """Read what a client has sent, without waiting: acknowledgements make room."""
-        if not link.is_overfed(self.limits):
+        if not is_overfed(link, self.limits):
             link.read()
             link.look_at = max(self.limits.outbox, link.outbox.held)
 
