@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
+from tests.spelled import spelled
 
 import hisock
 from hisock import ClientInfo, HiSockClient, HiSockServer, Limits, errors
@@ -715,7 +716,7 @@ SENDABLE: list[tuple[Any, Any, bytes]] = [
 
 @pytest.mark.parametrize("wires", AROUND, ids=["classic", "compact"])
 @pytest.mark.parametrize(
-    ("content", "expected", "text"), SENDABLE, ids=[repr(row[0]) for row in SENDABLE]
+    ("content", "expected", "text"), SENDABLE, ids=[spelled(row[0]) for row in SENDABLE]
 )
 def test_content_that_can_be_sent(
     pair: Pair, wires: Any, content: Any, expected: Any, text: bytes

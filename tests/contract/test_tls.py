@@ -386,6 +386,26 @@ def test_a_server_in_plaintext_is_not_spoken_to(
         assert not len(joined)
 
 
+def test_who_says_http_in_the_handshake_is_no_client(
+    some: Net, authorities: Authorities
+) -> None:
+    """A page's bytes to a port of ours are no hello, whatever they are (ALPACA)."""
+    server, joined = serve(some, authorities.server)
+    with nobody_harmed(some, server, {"ca": authorities.ca}):
+        assert joined.next() == "honest"
+        context = ssl.create_default_context(cafile=authorities.ca)
+        context.set_alpn_protocols(["http/1.1"])
+        with (
+            socket.create_connection(server.addr, PATIENCE) as sock,
+            context.wrap_socket(sock, server_hostname=LOCALHOST) as secure,
+        ):
+            assert secure.selected_alpn_protocol() == "http/1.1"
+            hello = b'$CLTHELLO$ {"name": "ann", "group": null}'
+            secure.sendall(str(len(hello)).ljust(16).encode() + hello)
+            read_to_the_end(secure)
+        assert not len(joined)
+
+
 @pytest.mark.parametrize("shows", ["none", "a stranger's"])
 def test_who_has_to_show_a_certificate_and_has_none_stays_out(
     peers: Net, authorities: Authorities, shows: str

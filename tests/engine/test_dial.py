@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.spelled import spelled
 
 from hisock.engine import dial as dialing
 from hisock.engine.dial import dial, listen_at, parse_address, tune
@@ -115,7 +116,7 @@ SHOWN = (
         ("unix:", "'unix:' names no file; write unix:/path/to/socket"),
         ("unix:/a\0b", "'unix:/a\\x00b' names no file"),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_what_is_no_address(wrong: object, told: str) -> None:
     """The text tells what is wrong with it, and shows one that is right."""
@@ -269,7 +270,7 @@ def test_port_0_is_no_servers() -> None:
         (OSError(101, "unreachable"), "cannot reach h:1: unreachable"),
         (OSError("odd"), "cannot reach h:1: odd"),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_why_nobody_is_reached(error: OSError, told: str) -> None:
     """Each failure to reach a server says what happened and keeps its number."""

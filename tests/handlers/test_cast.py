@@ -19,6 +19,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.spelled import spelled
 
 from hisock.errors import ConversionError, RemoteProtocolError
 from hisock.handlers.cast import Cast, cast_for, castable, unpack
@@ -170,7 +171,7 @@ def test_content_becomes_what_was_asked_for(
         (dict, b"null", "expected dict, got b'null' (it is a NoneType)"),
         (dict, b'{"a": %b}' % (b"9" * 5000), 'expected dict, got b\'{"a": 999'),
     ],
-    ids=lambda value: repr(value)[:24],
+    ids=lambda value: spelled(value)[:24],
 )
 def test_what_cannot_be_converted_is_told(hint: Any, content: Any, told: str) -> None:
     """The text tells what was expected and what came, in one short line (T13)."""
@@ -197,7 +198,7 @@ def test_what_cannot_be_converted_is_told(hint: Any, content: Any, told: str) ->
         (msgspec.Raw, "nothing converts to RawType"),
         (msgspec.msgpack.Ext, "nothing converts to ExtType"),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_a_hint_that_nothing_converts_to(hint: Any, why: str) -> None:
     """Other hints are refused; the caller is told which part, and why."""
@@ -273,7 +274,7 @@ ID: Final = UUID(int=7)
         (Literal["a", 3], "a"),
         (Literal["a", 3], 3),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_a_value_is_the_same_over_every_wire(hint: Any, value: Any) -> None:
     """As text, packed, or as it is: the handler gets what was sent."""
@@ -344,7 +345,7 @@ def test_a_value_is_the_same_over_every_wire(hint: Any, value: Any) -> None:
         (Literal["5"], 5, "5"),
         (type(None), "", None),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_what_does_not_fit_follows_the_rules_of_text(
     hint: Any, sent: Any, expected: Any
@@ -399,7 +400,7 @@ def test_what_does_not_fit_follows_the_rules_of_text(
         (list[int], {n: n for n in range(9)}, "expected list[int], got {0: 0, 1: 1, 2"),
         (int, [{"a": {n: n for n in range(9)}}], "expected int, got [{'a': {0: 0, 1: "),
     ],
-    ids=lambda value: repr(value)[:32],
+    ids=lambda value: spelled(value)[:32],
 )
 def test_an_error_tells_what_came_and_where(hint: Any, sent: Any, told: str) -> None:
     """What was expected, what came, why, and the path in it, in one short line."""
@@ -630,7 +631,7 @@ def test_a_mebibyte_is_refused_soon(hint: Any, content: bytes) -> None:
         (dict, b'{"' * (MIB // 2)),
         (dict, b"9" * MIB),
     ],
-    ids=lambda value: repr(value)[:16],
+    ids=lambda value: spelled(value)[:16],
 )
 def test_a_mebibyte_is_refused_in_no_time(hint: Any, content: bytes) -> None:
     """Nothing takes longer than linear time, whatever the bytes are (T27)."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import msgspec
 import pytest
+from tests.spelled import spelled
 
 from hisock.errors import HandlerSignatureError
 from hisock.handlers.signature import Signature, read_signature
@@ -139,7 +140,7 @@ def count(client: Any, upto: int) -> Iterator[int]:
         (Game(), 2, int),
         (dotted, 2, typing.Sequence[int]),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_a_handler_takes_as_much_as_it_likes(
     function: Callable[..., Any], takes: int, hint: Any
@@ -153,7 +154,7 @@ def test_a_handler_takes_as_much_as_it_likes(
 @pytest.mark.parametrize(
     ("function", "takes", "hint"),
     [(nothing, 0, None), (only_text, 1, str), (lambda message: None, 1, None)],
-    ids=repr,
+    ids=spelled,
 )
 def test_a_clients_handler_gets_the_message_only(
     function: Callable[..., Any], takes: int, hint: Any
@@ -425,7 +426,7 @@ class Counts:
         (endless, "async_generator"),
         (functools.partial(endless), "async_generator"),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_the_kind_of_a_handler(function: Callable[..., Any], kind: str) -> None:
     """What calling it gives is read from it, and never tried."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.spelled import spelled
 
 from hisock.errors import InvalidClient, UnknownClient, UnknownGroup
 from hisock.hub.registry import Registry
@@ -50,7 +51,7 @@ def registry() -> Registry[Member]:
         ("::1:5001", SIX),
         (("unix", 7), ODD),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_a_client_is_found(registry: Registry[Member], who: Any, meant: Member) -> None:
     """A name, an address in both forms, what a handler got, or a dictionary."""
@@ -90,7 +91,7 @@ def test_the_oldest_of_two_is_meant(registry: Registry[Member]) -> None:
         (("unix", 0), "no client with address unix:0"),
         ({"ip": ("127.0.0.1", 1)}, "no client with address 127.0.0.1:1"),
     ],
-    ids=lambda value: repr(value)[:30],
+    ids=lambda value: spelled(value)[:30],
 )
 def test_an_unknown_client(registry: Registry[Member], who: Any, told: str) -> None:
     """Who is not here is told by name, with the name that was probably meant."""
@@ -127,7 +128,7 @@ def test_an_unknown_client(registry: Registry[Member], who: Any, told: str) -> N
         ),
         ("127.0.0.1:" + "9" * 5000, "port 99999999 in "),
     ],
-    ids=lambda value: repr(value)[:30],
+    ids=lambda value: spelled(value)[:30],
 )
 def test_what_names_no_client(registry: Registry[Member], who: Any, told: str) -> None:
     """What could not name anybody is refused, with what would be right."""

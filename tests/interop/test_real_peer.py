@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from tests.spelled import spelled
 
 from hisock.errors import ClientDisconnected, Refused, UnknownClient
 from hisock.wire.payload import as_text
@@ -477,7 +478,7 @@ def test_what_a_real_join_handler_sends_first_is_no_answer_to_our_client(
     assert program.shown() == ""
 
 
-@pytest.mark.parametrize("content", ["text", 12, {"a": 1}], ids=repr)
+@pytest.mark.parametrize("content", ["text", 12, {"a": 1}], ids=spelled)
 def test_a_real_server_hears_nothing_but_1_1_of_our_client(
     cast: Cast, header_len: int, content: object
 ) -> None:

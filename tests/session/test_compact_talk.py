@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.spelled import spelled
 
 from hisock.errors import Overloaded, RemoteProtocolError, SessionLost
 from hisock.session.connection import LINGER, Connection, milliseconds
@@ -345,7 +346,7 @@ def test_a_large_frame_that_is_none_is_a_violation() -> None:
         *(compact.header(2) + b"\x91\x06", compact.header(3) + b"\x92\x21\xc0"),
         compact.header(3) + b"\x92\x20\xff",
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_a_violation_on_the_compact_wire(by_client: bool, wrong: bytes) -> None:
     """What was right before it counts; the goodbye has code 5 and says why."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.spelled import spelled
 
 from hisock.errors import RemoteProtocolError
 from hisock.session.connection import LINGER, Connection
@@ -137,7 +138,7 @@ def test_a_client_forgives_nothing(open_pair: Pair) -> None:
         (frame(b'$CLTHELLO${"name": null}'), r"the hello of hisock 2\.x"),
         (header(16 * 1024 + 1, 16) + b"$", "the limit is 16384"),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_a_stranger_gets_no_answer(pair: Pair, data: bytes, told: str) -> None:
     """Who is no client is told apart at once, and not a byte goes back (F13, F14)."""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
+from tests.spelled import spelled
 
 from hisock.errors import Overloaded, RemoteProtocolError, SessionLost
 from hisock.session.requests import WINDOW, Answering, Asked, Requests
@@ -213,7 +214,7 @@ def test_an_answer_outlives_the_read_it_came_in(client: Requests) -> None:
         (False, Item(1, HI), "Item is no answer to 'sum'"),
         (False, End(1), "End is no answer to 'sum'"),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_an_answer_of_the_wrong_kind(
     client: Requests, is_stream: bool, wrong: Reply | Item | End, told: str

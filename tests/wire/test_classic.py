@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tests.spelled import spelled
 
 from hisock.errors import (
     InvalidOption,
@@ -255,7 +256,7 @@ def test_a_header_is_a_length_or_refused(head: bytes, bare_tokens: bool) -> None
             b"$CHNAM",
         ),
     ],
-    ids=repr,
+    ids=spelled,
 )
 @pytest.mark.parametrize("bare_tokens", [False, True])
 def test_what_int_forgives_is_refused(wrong: bytes, bare_tokens: bool) -> None:
@@ -393,7 +394,7 @@ def decode_to_mark(
         ([b"chat hello", b'$WELCOME$ {"proto": 2}'], ANSWERS),
         ([b"$NOTLS$"], ANSWERS),
     ],
-    ids=repr,
+    ids=spelled,
 )
 @pytest.mark.parametrize(
     "rest", [b"", b"\x00\x00\x00\x05\x93\x01\xc0\xa1x", b"\xff" * 3]
@@ -469,7 +470,7 @@ def writer(header_len: int = 16, largest: int = 0, *, by_client: bool = True) ->
         ("\u00e9", b"", b"\xc3\xa9 "),
         ("two words", 5, b"two words 5"),
     ],
-    ids=repr,
+    ids=spelled,
 )
 @pytest.mark.parametrize("header_len", [2, 16, 64])
 def test_a_message_is_written(
@@ -496,7 +497,7 @@ def test_a_message_is_written(
         (None, "\ud800", NotSendable),
         ("chat", object(), NotSendable),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_what_cannot_be_sent_is_refused(
     command: Any, content: Any, error: type[Exception]
@@ -803,7 +804,7 @@ def test_no_depth_slips_between_reading_and_telling(depth: int) -> None:
         b"1" * 65 + b"$",
         b"40" + b" " * 63 + b"$CLTHELLO$ {}",
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_what_is_no_hello_is_refused(data: bytes) -> None:
     """A client begins with a length and its hello; all else is refused."""
@@ -887,7 +888,7 @@ BOTH = [(True, *pair) for pair in FROM_CLIENT] + [
 ]
 
 
-@pytest.mark.parametrize(("by_client", "body", "meant"), BOTH, ids=repr)
+@pytest.mark.parametrize(("by_client", "body", "meant"), BOTH, ids=spelled)
 def test_a_reserved_word_reads_as_it_is_written(
     by_client: bool, body: bytes, meant: Frame
 ) -> None:
@@ -896,7 +897,7 @@ def test_a_reserved_word_reads_as_it_is_written(
     assert meant == decode_control(body, by_client=by_client)
 
 
-@pytest.mark.parametrize(("by_client", "body", "_meant"), BOTH, ids=repr)
+@pytest.mark.parametrize(("by_client", "body", "_meant"), BOTH, ids=spelled)
 def test_a_reserved_word_of_the_other_side_is_a_message(
     by_client: bool, body: bytes, _meant: Frame
 ) -> None:
@@ -967,7 +968,7 @@ def test_a_broken_client_is_told(word: bytes, rest: bytes) -> None:
         (b' {"proto": 2, "now": -1}', "now is a whole number, not -1"),
         (b' {"proto": 2, "now": null}', "now is a whole number, not None"),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_a_broken_welcome_is_told(rest: bytes, told: str) -> None:
     """What should be a welcome and is none raises our error."""

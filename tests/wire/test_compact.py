@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw, msgpack
+from tests.spelled import spelled
 
 from hisock.errors import (
     MessageTooLarge,
@@ -198,7 +199,7 @@ def peak_of(call: Callable[[], object]) -> int:
 # --- frames as they are written ---------------------------------------------------
 
 
-@pytest.mark.parametrize(("frame", "data"), GOLDEN, ids=repr)
+@pytest.mark.parametrize(("frame", "data"), GOLDEN, ids=spelled)
 def test_the_bytes_of_the_table(frame: PackedFrame, data: bytes) -> None:
     """Every kind is written as wire.md says, and read as it was written."""
     assert data == encode(frame)
@@ -333,7 +334,7 @@ def test_a_corpus_in_pieces_of_every_size() -> None:
         assert cut_up(split(CORPUS, range(0, len(CORPUS), size))) == WHOLE, size
 
 
-@pytest.mark.parametrize(("frame", "data"), GOLDEN, ids=repr)
+@pytest.mark.parametrize(("frame", "data"), GOLDEN, ids=spelled)
 def test_every_pair_of_cuts(frame: PackedFrame, data: bytes) -> None:
     """A short frame and its neighbours cut at every pair of places."""
     stream = encode(Message(None, HI)) + data + encode(Ping(1))
@@ -439,7 +440,7 @@ def test_what_came_before_an_error_is_kept(wrong: bytes) -> None:
 
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("array", ARRAYS)
-@pytest.mark.parametrize(("frame", "data"), GOLDEN, ids=repr)
+@pytest.mark.parametrize(("frame", "data"), GOLDEN, ids=spelled)
 def test_other_ways_of_writing_the_same(
     frame: PackedFrame, data: bytes, number: str, array: str
 ) -> None:
@@ -530,7 +531,7 @@ def test_looking_for_a_kind_costs_nothing() -> None:
 # --- what a client may say in its turn --------------------------------------------
 
 
-@pytest.mark.parametrize(("frame", "data"), GOLDEN, ids=repr)
+@pytest.mark.parametrize(("frame", "data"), GOLDEN, ids=spelled)
 def test_what_a_client_may_say(frame: PackedFrame, data: bytes) -> None:
     """A server reads what clients say as anybody does, and refuses all else."""
     body = data[HEADER_LEN:]
@@ -589,7 +590,7 @@ def least_of(kind: Any) -> int:
     return 1 + len(kind.__struct_fields__) - len(kind.__struct_defaults__)
 
 
-@pytest.mark.parametrize(("frame", "data"), GOLDEN, ids=repr)
+@pytest.mark.parametrize(("frame", "data"), GOLDEN, ids=spelled)
 def test_too_few_elements(frame: PackedFrame, data: bytes) -> None:
     """What a kind needs has to be there; what has a default need not."""
     elements = msgpack.decode(data[HEADER_LEN:])
@@ -667,7 +668,7 @@ def test_an_unknown_kind_is_told() -> None:
         *([33, None], [33, "1"], [33, 1.0], [34, None], [34, True]),
         *([35, "0"], [35, None], [35, 0, None], [35, 0, 5], [35, 0, "", "soon"]),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_an_element_of_another_type(elements: list[object]) -> None:
     """Ids are 1 to 2**53, text is text: all else is told, with the place."""
@@ -704,7 +705,7 @@ def test_an_element_of_another_type(elements: list[object]) -> None:
         b"\x92\x0c\x81\xa1a\xc7\x0c\xff" + b"\xff" * 12,
         b"",
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_what_is_no_messagepack(body: bytes) -> None:
     """Broken text, lengths that lie, bytes too many: told, and nothing allocated."""
@@ -836,7 +837,7 @@ def test_damaged_streams_raise_one_error_only(
         ("c" * 300, b"\xda\x01\x2c" + b"c" * 300),
         ("$5", b"\xa2$5"),
     ],
-    ids=lambda value: repr(value)[:20],
+    ids=lambda value: spelled(value)[:20],
 )
 def test_a_message_is_written(command: str | None, prefix: bytes) -> None:
     """The array of the table, with and without a deadline; twice the same."""
@@ -1137,7 +1138,7 @@ PACKED_AS: list[tuple[object, object]] = [
 ]
 
 
-@pytest.mark.parametrize(("content", "read"), PACKED_AS, ids=repr)
+@pytest.mark.parametrize(("content", "read"), PACKED_AS, ids=spelled)
 def test_what_can_be_sent(content: object, read: object) -> None:
     """All that ``as_text`` takes, and more of it in its own form."""
     assert read == msgpack.decode(pack(content))

@@ -14,6 +14,8 @@ def test_the_first_byte_decides(first: int) -> None:
 
     assert expected is detect(bytes([first]))
     assert expected is detect(bytes([first]) + b"anything")
+    assert expected is detect(bytes([first]), "hisock/2")
+    assert detect(bytes([first]), "http/1.1") is None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.spelled import spelled
 
 from hisock.errors import InvalidName, NotSendable, ReservedCommand
 from hisock.wire.payload import as_text, check_content, check_name, prefix_of
@@ -117,7 +118,7 @@ ID: Final = UUID(int=7)
         (ID, b"00000000-0000-0000-0000-000000000007"),
         (Decimal("1.10"), b"1.10"),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_what_is_one_word_is_its_plain_text(content: Any, expected: bytes) -> None:
     """Dates, ids, exact numbers and enums are written without quotes."""
@@ -174,7 +175,7 @@ def test_what_is_richer_is_json(content: Any, expected: bytes) -> None:
         ((1, 2), b"[1, 2]"),
         ({"a": [True]}, b'{"a": [true]}'),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_content_is_written_as_1_1_did(content: Any, expected: bytes) -> None:
     """Bytes as they are, text as UTF-8, numbers by str(), containers as JSON."""
@@ -344,7 +345,7 @@ def test_a_name_is_any_printable_text(name: str | None) -> None:
         ("a" * 256, "a name or group has at most 255 bytes"),
         ("é" * 128, "a name or group has at most 255 bytes"),
     ],
-    ids=repr,
+    ids=spelled,
 )
 def test_what_is_no_name_is_refused(name: object, told: str) -> None:
     """A name that would break a log or a peer is refused, and the text says why."""

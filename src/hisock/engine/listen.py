@@ -276,6 +276,7 @@ class Pump:
             secure = self._tls.wrap(sock, now)
             link = Link(secure, connection, outbox, address)  # type: ignore[arg-type]
             link.secure = secure
+            connection.alpn = secure.alpn
         self.links[link] = None
         self._unfinished[link] = None
         self._hosts[host] = used + 1

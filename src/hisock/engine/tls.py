@@ -221,7 +221,6 @@ class SecureSocket:
             return not self._is_told
         return bool(self._taken or self._incoming.pending or self._tls.pending())
 
-    @property
     def alpn(self) -> str | None:
         """The protocol that both sides agreed on in the handshake."""
         return self._tls.selected_alpn_protocol()

@@ -66,6 +66,7 @@ class Handshake:
         dead_after: Seconds of silence after which the peer counts as gone; 0 for never.
 
     Attributes:
+        alpn: Tells what was named in a TLS handshake, once there was one.
         deadline: When ``tick`` is due.
         goodbye: What the peer said last, if it said goodbye.
         refusal: Why a server did not let this side in.
@@ -101,6 +102,7 @@ class Handshake:
         "_out",
         "_asked_at",
         "_trial",
+        "alpn",
         "deadline",
         "feed",
         "goodbye",
@@ -121,6 +123,7 @@ class Handshake:
         "writes_compact",
     )
 
+    alpn: Callable[[], str | None]
     feed: Callable[[Any, float], list[Event]]
 
     def __init__(
@@ -152,6 +155,7 @@ class Handshake:
         self._trial: Trial | None = None
         self._first: FirstFrame | None = None
         self.token: str | None = None
+        self.alpn = _not_encrypted
         self.is_guarded = self.is_asked = False
         self.needs_attention = False
         self.deadline: float | None = None
@@ -192,7 +196,7 @@ class Handshake:
         reader = self._hello
         assert reader is not None
         try:
-            if not len(reader) and detect(data) is None:
+            if not len(reader) and detect(data, self.alpn()) is None:
                 raise RemoteProtocolError(f"no hisock client begins with {data[:16]!r}")
             complete = reader.feed(data)
         except RemoteProtocolError as error:
@@ -527,3 +531,8 @@ class Handshake:
     def close(self, reason: str, now: float, bye: Bye | None = None) -> list[Event]:
         """End it from this side; the goodbye is then in ``take_bytes``."""
         raise NotImplementedError
+
+
+def _not_encrypted() -> str | None:
+    """Nothing was named."""
+    return None

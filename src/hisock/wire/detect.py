@@ -16,6 +16,14 @@ class Wire(Enum):
     CLASSIC = "classic"
 
 
-def detect(first: bytes) -> Wire | None:
-    """The wire that begins with this byte, or ``None`` for a stranger."""
+def detect(first: bytes, alpn: str | None = None) -> Wire | None:
+    """The wire that begins with this byte, or ``None`` for a stranger.
+
+    Args:
+        first: What came first.
+        alpn: What both sides named in a TLS handshake (RFC 7301); who said ``http/1.1``
+            means no wire of ours, whatever the bytes look like.
+    """
+    if alpn == "http/1.1":
+        return None
     return Wire.CLASSIC if first[:1].isdigit() else None
