@@ -308,6 +308,8 @@ class Limits(Struct, frozen=True, kw_only=True):
             wait at the client. Off unless set, as the next two.
         byte_rate: The same in bytes.
         join_rate: Clients a second that are let in from one remote address.
+        refusal_rate: Clients of one remote address a second that may be refused as
+            unauthorized; after more, that address is not heard for a while.
         dropped: Sessions that a server keeps whose link is cut; then the oldest ends.
         requests: Calls and streams that one side may have open on one connection.
     """
@@ -331,6 +333,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     message_rate: float = 0.0
     byte_rate: float = 0.0
     join_rate: float = 0.0
+    refusal_rate: float = 100.0
     dropped: int = 10_000
     requests: int = 1024
 

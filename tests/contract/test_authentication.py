@@ -959,6 +959,23 @@ def test_no_session_is_taken_over_before_the_verdict(door: Door) -> None:
     assert third.prove(SECRET)[1]["resumed"] is True
 
 
+def test_who_guesses_too_often_is_not_heard_for_a_while(door: Door) -> None:
+    """Nobody of that address is, until it is made good; who is in stays."""
+    door.limits = Limits(refusal_rate=0.5)
+    caller = settled(door.open())
+    for _ in range(2):  # one at once, and the one too many
+        guesser = again(door, caller, secrets.token_hex(32))
+        assert guesser.prove(SECRET)[:2] == [BYE, 3]
+        guesser.expect_end()
+    began = time.monotonic()
+    door.caller().expect_end()
+    caller.send([1, "it", 1])
+    assert door.got.next() == ("it", 1)
+    with connect(door.server.addr, "ben", token="benny") as client:
+        client.call("it", 2, timeout=PATIENCE)  # it comes back until it is heard
+    assert time.monotonic() - began > 1
+
+
 def test_guessing_the_secret_of_a_session(door: Door) -> None:
     """Costs a connection each and changes nothing; who is told so may begin anew."""
     caller = settled(door.open())

@@ -116,7 +116,7 @@ def test_pings_are_not_acknowledged(agreed: Net) -> None:
     agreed.client.send_control(compact.encode(Ping(1)) * 100)
     agreed.server.read(10**9, agreed.now)
 
-    assert agreed.server.pipe.under_way[1] == compact.encode(Pong(1)) * 100
+    assert agreed.server.pipe.under_way[1] == compact.encode(Pong(1))
     assert (agreed.server.session.received, agreed.server.session.owes) == (0, False)
 
 

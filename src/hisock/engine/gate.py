@@ -365,10 +365,14 @@ class Gate:
         refused = self._enter(link, hello, identity, is_checked=True)
         if refused is not None:
             _done_with(link.inbox, opened)
+        self._look_again(link)
+        return refused
+
+    def _look_again(self, link: Link) -> None:
+        """Have whoever turns look at a link of which it does not know that."""
         self._engine.resume(link)
         if not self._engine.turn.is_mine:
-            self._engine.wake()  # whoever turns does not know
-        return refused
+            self._engine.wake()
 
     # --- ends ------------------------------------------------------------------
 
@@ -383,9 +387,7 @@ class Gate:
         self._engine.registry.remove(link)
         link.is_member = False
         link.inbox.append(Closed(text, is_cut=True))
-        self._engine.resume(link)
-        if not self._engine.turn.is_mine:
-            self._engine.wake()  # whoever turns does not know
+        self._look_again(link)
 
     def _speaks_compact(self, hello: Hello) -> bool:
         return bool(hello.proto and "compact" in self._wires)
@@ -420,6 +422,8 @@ class Gate:
 
     def _refuse(self, link: Link, hello: Hello, refusal: Refusal) -> None:
         code, text, retry_ms = refusal.code, refusal.text, refusal.retry_ms
+        if code == "unauthorized":
+            self._engine.pump.note_refusal(link)
         if self._speaks_compact(hello) and not link.connection.writes_compact:
             link.end(link.connection.refuse(refusal, time.monotonic()), discard=True)
             self._engine.settle(link)

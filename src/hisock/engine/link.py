@@ -188,7 +188,7 @@ class Link:
             return False
         if self.outbox.size > 0 and not self.outbox.waits_for_acks:
             return True
-        return self.secure is not None and self.is_encrypting
+        return self.is_encrypting
 
     @property
     def is_encrypting(self) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from hisock.engine.allowance import Allowance
+from hisock.engine.allowance import ByAddress, allowance_of
 from hisock.engine.backpressure import Memory, is_overfed, stop_asking
 from hisock.engine.dial import forget_path, tune
 from hisock.engine.drive import CAPACITY, Drive
@@ -27,7 +27,6 @@ from hisock.engine.threads import StateLock
 from hisock.hub.outbox import HARD_FACTOR, Outbox
 from hisock.session.connection import Connection
 from hisock.session.events import Messages
-from hisock.session.rates import Bucket
 from hisock.session.resume import ACK_DELAY
 from hisock.types import Limits
 
@@ -42,8 +41,6 @@ _WHILE_DROPPED: Final = 2 * HARD_FACTOR
 #: Seconds that an alarm may be late before a session gets this much more.
 _LATE: Final = 0.5
 _GRACE: Final = 2.0
-#: Remote addresses whose joins are counted.
-_HOSTS: Final = 4096
 #: Seconds the listening socket rests when the process has no descriptors left.
 _ACCEPT_REST: Final = 1.0
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -84,7 +81,8 @@ class Pump:
         self._tls = tls
         self._is_paced = limits.message_rate > 0 or limits.byte_rate > 0
         self._memory = Memory(self, limits.memory)
-        self._joins: dict[str, Bucket] = {}
+        self._joins = ByAddress(limits.join_rate)
+        self._refusals = ByAddress(limits.refusal_rate)
         self._dead_after = dead_after
         #: Links that owe an acknowledgement, and when it is due.
         self._owing: dict[Link, None] = {}
@@ -255,7 +253,7 @@ class Pump:
             sock.close()
             return
         now = time.monotonic()
-        if limits.join_rate and not self._may_join(host, now):
+        if self._refusals.is_spent(host, now) or not self._joins.take(host, now):
             sock.close()
             return
         try:
@@ -284,14 +282,11 @@ class Pump:
         link.read()
         self._attend(link)
 
-    def _may_join(self, host: str, now: float) -> bool:
-        """Whether one more from this address is not too soon."""
-        bucket = self._joins.get(host)
-        if bucket is None:
-            if len(self._joins) >= _HOSTS:
-                self._joins.clear()
-            bucket = self._joins[host] = Bucket(self._limits.join_rate, now)
-        return bucket.take(1, now)
+    def note_refusal(self, link: Link) -> None:
+        """One of this address could not prove who it is."""
+        host = str(link.address[0])
+        if host != "unix":  # they all share that
+            self._refusals.note(host, time.monotonic())
 
     def _evict_stranger(self, now: float) -> None:
         """Drop the oldest connection that sent nothing, else the oldest."""
@@ -330,13 +325,16 @@ class Pump:
 
     def _slow_down(self, link: Link) -> None:
         """Count what was read, and let a client rest that sends too much."""
+        connection = link.connection
+        count, size = connection.idle_talk, 0
+        connection.idle_talk = 0
         last = link.inbox[-1] if link.inbox else None
         if isinstance(last, Messages) and last is not link.paced:
             link.paced = last
+            count, size = count + len(last.bodies), last.size
+        if count:
             now = time.monotonic()
-            if link.allowance is None:
-                link.allowance = Allowance(self._limits, now)
-            wait = link.allowance.spend(len(last.bodies), last.size, now)
+            wait = allowance_of(link, self._limits, now).spend(count, size, now)
             if wait > 0:
                 link.rests_until = now + wait
                 self._attend(link)
@@ -425,7 +423,6 @@ class Pump:
             link.ends_at = time.monotonic() + session.window
             while 0 < self._limits.dropped < len(self.dropped):
                 oldest = next(iter(self.dropped))
-                self.release(oldest)
                 self.end_session(oldest, "evicted", "too many dropped sessions")
         if link in self.dropped:
             self._arm(link)
@@ -492,7 +489,6 @@ class Pump:
                 self._arm(link)
                 continue
             if link.is_dropped:
-                self.release(link)
                 self.end_session(link, "expired", "its client did not come back")
                 continue
             if link.rests_until is not None and link.rests_until <= now:
@@ -510,7 +506,6 @@ class Pump:
             self._save_memory(excess)
         if link.is_dropped:
             if link.outbox.overflows(_WHILE_DROPPED):
-                self.release(link)
                 self.end_session(link, "overflow", "too much was waiting for it")
             return
         reason = link.outbox.check(now) if link.is_open else None
@@ -531,7 +526,6 @@ class Pump:
             if not victim.is_dropped:
                 victim.lose_for("slow consumer: all clients together hold too much")
             if victim.is_dropped:
-                self.release(victim)
                 self.end_session(victim, "evicted", "too much waited for all clients")
             self.touch(victim)
             if excess <= 0:

@@ -43,12 +43,10 @@ class Running:
 
     def allows(self, link: Link, entry: HandlerEntry) -> bool:
         """Whether a handler with a rate may run for it once more; counts it if so."""
-        from hisock.engine.allowance import Allowance  # few handlers have a rate
+        from hisock.engine.allowance import allowance_of  # few handlers have a rate
 
         now = time.monotonic()
-        if link.allowance is None:
-            link.allowance = Allowance(self._engine.limits, now)
-        return link.allowance.allows(entry, now)
+        return allowance_of(link, self._engine.limits, now).allows(entry, now)
 
     def too_often(self, link: Link, entry: HandlerEntry) -> None:
         """Report a message that came more often than its handler allows."""

@@ -154,22 +154,24 @@ class Connection(Handshake):
         known at once."""
         requests = self.requests
         assert requests is not None
-        pongs: list[bytes] = []
+        asked: int | None = None
         for body in frames:
             match compact.decode(body):
                 case Ping(n):
-                    pongs.append(compact.encode(Pong(n)))
+                    asked = n
+                    self.idle_talk += 1
                 case Pong():
-                    pass
+                    self.idle_talk += 1
                 case Ack(number):
+                    self.idle_talk += 1
                     if self.session is not None:
                         self.session.replay.acknowledge(number)
                 case Request() as request:
                     requests.announce(request)
                 case frame:
                     requests.feed(frame)  # type: ignore[arg-type]  # these kinds alone
-        if pongs:
-            self._out += b"".join(pongs)
+        if asked is not None:  # who asks a thousand times at once is answered once
+            self._out += compact.encode(Pong(asked))
             self.needs_attention = True
 
     def feed_eof(self, now: float, reason: str = _SILENT_END) -> list[Event]:

@@ -73,6 +73,7 @@ class Handshake:
         feed: Takes in what was read at a time, and tells what it means.
         header_len: Bytes of every classic header.
         heard: When something was read last, or somebody began to listen.
+        idle_talk: Frames that came and are neither messages nor part of a call.
         is_agreed: Whether both sides know which wire is spoken.
         is_asked: Whether a server has asked for proof, and not given its verdict.
         is_guarded: Whether a client has to prove who it is.
@@ -108,6 +109,7 @@ class Handshake:
         "goodbye",
         "header_len",
         "heard",
+        "idle_talk",
         "is_agreed",
         "is_asked",
         "is_guarded",
@@ -161,6 +163,7 @@ class Handshake:
         self.deadline: float | None = None
         self.room: memoryview | None = None
         self.header_len = header_len or 0
+        self.idle_talk = 0
         self.is_agreed = False
         self.writes_compact = False
         self.requests: Requests | None = None
