@@ -367,7 +367,8 @@ class SessionLost(HiSockError, ConnectionError):
             unauthorized unknown classic closed``.
         unacked: The messages that were accepted and of which nobody knows whether they
             arrived, as ``hisock.types.Message``; the oldest first.
-        missed: How many messages of the other side are lost; ``None`` if unknown.
+        missed: How many messages, calls and answers of the server are lost; ``None``
+            if nobody knows, as after a restart of the server.
     """
 
     code = "session_lost"

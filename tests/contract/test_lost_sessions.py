@@ -72,6 +72,7 @@ def test_a_window_is_over(brief: CutWay) -> None:
     assert isinstance(lost, SessionLost)
     assert lost.reason == "expired"
     assert lost.unacked == tuple(Message("it", number) for number in range(3))
+    assert lost.missed == 3
     assert brief.told_server.next() == "join"
     assert brief.server.client("ann") is not who
     assert brief.server.client("ann")["group"] == "red"
@@ -143,7 +144,8 @@ def test_too_much_waits_for_a_client(compact: Net) -> None:
     assert sent >= 30
     assert way.told_server.next() == "leave"
     way.proxy.accept_again()
-    assert way.told_client.next().reason == "overflow"
+    lost = way.told_client.next()
+    assert (lost.reason, lost.missed) == ("overflow", len(error.sent))
 
 
 def test_too_many_are_cut_off(compact: Net) -> None:
@@ -190,7 +192,8 @@ def test_too_much_waits_for_all_clients(compact: Net) -> None:
     assert way.told_server.next() == "leave"
     assert memory.excess(time.monotonic() + 1) == -MEMORY
     way.proxy.accept_again()
-    assert way.told_client.next().reason == "evicted"
+    lost = way.told_client.next()
+    assert (lost.reason, lost.missed) == ("evicted", len(error.sent))
 
 
 def test_too_much_waits_for_a_slow_client(compact: Net) -> None:
@@ -211,12 +214,15 @@ def test_too_much_waits_for_a_slow_client(compact: Net) -> None:
         got.next()
     assert sent * len(content) > most - 2 * ACK_SIZE  # the other's share
     assert way.told_server.next() == "drop"
-    assert isinstance(way.told_server.next(), Undelivered)
+    error = way.told_server.next()
+    assert isinstance(error, Undelivered)
     assert way.told_server.next() == "leave"
     assert [client["name"] for client in way.server.get_all_clients()] == ["bea"]
     way.proxy.heal()
     assert way.told_client.next() == "drop"
-    assert way.told_client.next().reason == "evicted"
+    lost = way.told_client.next()
+    assert lost.reason == "evicted"
+    assert 0 <= lost.missed <= len(error.sent)  # some were on their way
 
 
 @pytest.mark.parametrize("sides", ["server", "client", "both"])

@@ -21,7 +21,12 @@ def draw(count: int) -> bytes:
 
 
 def hello(
-    sid: str = SID, *, token: str = TOKEN, epoch: str = "", window: float = 30.0
+    sid: str = SID,
+    *,
+    token: str = TOKEN,
+    epoch: str = "",
+    window: float = 30.0,
+    got: int = 0,
 ) -> Hello:
     """What a client says that wants to be able to come back."""
     return Hello(
@@ -31,6 +36,7 @@ def hello(
         next=NEXT,
         epoch=epoch,
         window=window,
+        got=got,
     )
 
 
@@ -103,7 +109,7 @@ def test_an_ended_session_is_not_found(sessions: Sessions[str]) -> None:
     """Nobody comes back to it; others are left alone."""
     ended = sessions.open(hello(), "Ada")
     other = sessions.open(hello("6" * 32), "Bob")
-    sessions.end(ended, "expired")
+    sessions.end(ended, "expired", 0)
 
     assert sessions.find(hello()) is None
     assert sessions.find(hello("6" * 32)) == ("Bob", other)
@@ -116,7 +122,7 @@ def test_a_client_is_told_why_its_session_ended(
     sessions: Sessions[str], reason: str, epoch: str
 ) -> None:
     """The reason it was ended for, whatever the client has heard of it."""
-    sessions.end(sessions.open(hello(), "Ada"), reason)
+    sessions.end(sessions.open(hello(), "Ada"), reason, 0)
 
     assert sessions.why_not(hello(epoch=epoch)) == reason
 
@@ -124,8 +130,8 @@ def test_a_client_is_told_why_its_session_ended(
 def test_the_first_reason_holds(sessions: Sessions[str]) -> None:
     """A session that has ended does not end again for another reason."""
     session = sessions.open(hello(), "Ada")
-    sessions.end(session, "overflow")
-    sessions.end(session, "unknown")
+    sessions.end(session, "overflow", 0)
+    sessions.end(session, "unknown", 0)
 
     assert sessions.why_not(hello()) == "overflow"
 
@@ -144,7 +150,7 @@ def test_why_a_session_was_never_here(
 def test_a_name_may_be_used_again(sessions: Sessions[str]) -> None:
     """After the end the client begins anew under the same name, with new secrets."""
     old = sessions.open(hello(), "Ada")
-    sessions.end(old, "expired")
+    sessions.end(old, "expired", 0)
     new = sessions.open(hello(token="c" * 64), "Ada again")
 
     assert sessions.find(hello()) == ("Ada again", new)
@@ -154,14 +160,26 @@ def test_a_name_may_be_used_again(sessions: Sessions[str]) -> None:
     assert [new.tokens.admits(token) for token in (TOKEN, "c" * 64)] == [False, True]
 
 
+def test_a_client_is_told_how_much_it_missed(sessions: Sessions[str]) -> None:
+    """Of the session it speaks of, and of no other; unknown if that is not known."""
+    for got, missed in ((0, 7), (5, 2), (7, 0), (9, 0)):
+        old = sessions.open(hello(), "Ada")
+        sessions.end(old, "expired", 7)
+        new = sessions.open(hello(epoch=old.epoch, got=got), "Ada again")
+        assert (new.reason, new.missed) == ("expired", missed)
+    sessions.end(new, "expired", 7)
+    assert sessions.open(hello(epoch=old.epoch, got=1), "Ada").missed is None
+    assert sessions.open(hello("9" * 32, epoch="ff" * 8), "Bob").missed is None
+
+
 def test_a_second_end_spares_the_session_that_came_after(
     sessions: Sessions[str],
 ) -> None:
     """The end of one session is not that of the next under the same name."""
     old = sessions.open(hello(), "Ada")
-    sessions.end(old, "expired")
+    sessions.end(old, "expired", 0)
     new = sessions.open(hello(), "Ada again")
-    sessions.end(old, "unknown")
+    sessions.end(old, "unknown", 0)
 
     assert sessions.find(hello()) == ("Ada again", new)
     assert sessions.why_not(hello()) == ""
@@ -171,7 +189,7 @@ def test_ended_sessions_cost_a_bounded_memory(sessions: Sessions[str]) -> None:
     """The oldest ends are forgotten, with their members; the newest are remembered."""
     count = 10_100
     for number in range(count):
-        sessions.end(sessions.open(hello(f"{number:032x}"), "x"), "expired")
+        sessions.end(sessions.open(hello(f"{number:032x}"), "x"), "expired", 0)
     told = [sessions.why_not(hello(f"{number:032x}")) for number in range(count)]
 
     assert told == [""] * 100 + ["expired"] * 10_000

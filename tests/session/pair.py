@@ -457,9 +457,10 @@ class Net:
     def end_session(self, reason: str) -> None:
         """The window is over, or as bad: nobody waits for the client any more."""
         server, self.member = self.server, None
-        self.lost += server.undelivered()
+        self.lost += (undelivered := server.undelivered())
         self._got_before += server.got
-        self.sessions.end(server.session, reason)
+        total = server.session.replay.acked + len(undelivered)
+        self.sessions.end(server.session, reason, total)
         server.suspend(self.now)
         for door in self.doors:
             door.pipe.is_open[1] = False

@@ -15,7 +15,7 @@ from hisock.engine.credentials import Guard, Verdict
 from hisock.engine.link import Link
 from hisock.engine.naming import Naming
 from hisock.engine.repeats import Repeats
-from hisock.engine.undelivered import undelivered
+from hisock.engine.undelivered import accepted, undelivered
 from hisock.errors import SessionLost, Unauthorized
 from hisock.handlers.table import DROP, RESUME
 from hisock.hub.sessions import Sessions
@@ -381,7 +381,7 @@ class Gate:
         self._engine.pump.release(link)
         link.is_dropped = False
         if link.connection.session is not None:
-            self.sessions.end(link.connection.session, code)
+            self.sessions.end(link.connection.session, code, accepted(link))
         if link.connection.requests is not None:
             link.connection.requests.fail_all(SessionLost(f"no answer came: {text}"))
         self._engine.registry.remove(link)
@@ -495,7 +495,7 @@ class Gate:
             link.is_member = False
         session = link.connection.session
         if session is not None:
-            self.sessions.end(session, reason)
+            self.sessions.end(session, reason, accepted(link))
 
 
 def _describe(link: Link, hello: Hello) -> ClientInfo:

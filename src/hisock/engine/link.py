@@ -398,8 +398,10 @@ class Link:
 
     def lose_for(self, reason: str) -> None:
         """The link is gone, whatever it was in the middle of."""
-        self.happen(self.connection.lost(reason, clock()))
-        if not self.is_dropped:
+        events = self.connection.lost(reason, clock())
+        self.happen(events)
+        # Of a session that has ended it is still to be reported what waits there.
+        if events and not self.is_dropped:
             self.outbox.clear()
 
     def happen(self, events: list[Event]) -> None:
@@ -513,7 +515,7 @@ class Link:
 
     def flush(self) -> None:
         """Write what waits, as far as there is room."""
-        if self.is_dropped:
+        if self.is_dropped or self.is_over:  # what waits is still to be reported
             return
         if self.is_torn and not self._mend():
             return

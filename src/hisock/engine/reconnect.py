@@ -248,7 +248,8 @@ class Reconnector:
             self._agree(link, welcome)
             return
         reason = "classic" if welcome is None else welcome.reason or "unknown"
-        error = self._loss(link, self._reason or reason)
+        missed = None if welcome is None else welcome.missed
+        error = self._loss(link, self._reason or reason, missed)
         self.persona.begins_anew()
         self._reason = ""
         link.outbox.clear()
@@ -262,7 +263,7 @@ class Reconnector:
         self._engine.telling.loss_comes()
         self._engine.uplink.forget_wire()
 
-    def _loss(self, link: Link, reason: str) -> SessionLost:
+    def _loss(self, link: Link, reason: str, missed: int | None) -> SessionLost:
         from hisock.engine.undelivered import undelivered  # only at an end
 
         unacked = undelivered(link)
@@ -270,7 +271,7 @@ class Reconnector:
             f"{self._engine.title} begins anew: its session is lost ({reason}), "
             f"{len(unacked)} messages may not have arrived"
         )
-        return SessionLost(text, reason, unacked)
+        return SessionLost(text, reason, unacked, missed)
 
     def refused(self, refusal: Refusal) -> bool:
         """The server does not let us in; whether another try makes sense."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("sent_messages", "undelivered")
+__all__ = ("accepted", "sent_messages", "undelivered")
 
 from collections.abc import Iterable, Iterator
 
@@ -24,6 +24,13 @@ def undelivered(link: Link) -> list[Message]:
     for written in waiting:
         frames += numbered(written)
     return sent_messages(frames)
+
+
+def accepted(link: Link) -> int:
+    """How many frames were written to a peer, or wait for it, from the first on."""
+    written = 0 if link.replay is None else link.replay.last
+    waiting = link.outbox.waiting()
+    return written + sum(f.count if isinstance(f, Block) else 1 for f in waiting)
 
 
 def _classic(written: Written, header_len: int) -> Iterator[Message]:

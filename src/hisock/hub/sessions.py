@@ -8,7 +8,7 @@ from __future__ import annotations
 __all__ = ("Sessions",)
 
 from collections.abc import Callable, Iterator
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from hisock.session.resume import Session, Tokens
 from hisock.wire.frames import Hello
@@ -17,6 +17,14 @@ M = TypeVar("M")
 
 #: Ended sessions whose end is remembered, so that their clients are told why.
 _REMEMBERED: Final = 10_000
+
+
+class _End(NamedTuple):
+    """What is remembered of a session."""
+
+    reason: str
+    epoch: str
+    total: int
 
 
 class Sessions(Generic[M]):
@@ -38,7 +46,7 @@ class Sessions(Generic[M]):
         self._count = 0
         self.window = window
         self._members: dict[str, tuple[M, Session]] = {}
-        self._ended: dict[str, str] = {}
+        self._ended: dict[str, _End] = {}
 
     def __iter__(self) -> Iterator[M]:
         return (member for member, _ in self._members.values())
@@ -55,6 +63,9 @@ class Sessions(Generic[M]):
         """Begin a session for a member."""
         session = Session(hello.sid, min(hello.window, self.window))
         session.reason = self.why_not(hello)
+        ended = self._ended.get(hello.sid)
+        if ended is not None and ended.epoch == hello.epoch:
+            session.missed = max(0, ended.total - hello.got)
         # Of its own: two sessions of one sid must not be taken for each other.
         self._count += 1
         session.epoch = f"{self.life}-{self._count}"
@@ -63,24 +74,25 @@ class Sessions(Generic[M]):
         self._ended.pop(hello.sid, None)
         return session
 
-    def end(self, session: Session, reason: str) -> None:
+    def end(self, session: Session, reason: str, total: int) -> None:
         """Nobody comes back to a session any more.
 
         Args:
             reason: One of the words of ``docs/wire.md`` that its client is told.
+            total: Frames that were accepted for the client, from the first on.
         """
         if self._members.get(session.sid, (None, None))[1] is not session:
             return
         del self._members[session.sid]
         if len(self._ended) >= _REMEMBERED:
             del self._ended[next(iter(self._ended))]
-        self._ended[session.sid] = reason
+        self._ended[session.sid] = _End(reason, session.epoch, total)
 
     def why_not(self, hello: Hello) -> str:
         """Why a session that a client asks for is not there; empty for a new one."""
-        reason = self._ended.get(hello.sid, "")
-        if reason or not hello.epoch:
-            return reason
+        ended = self._ended.get(hello.sid)
+        if ended is not None or not hello.epoch:
+            return "" if ended is None else ended.reason
         same_life = hello.epoch.startswith(self.life)
         return "unknown" if same_life else "server_restarted"
 

@@ -232,6 +232,7 @@ def make_welcome(
         got=session.tell(),
         resumed=resumed,
         reason=reason,
+        missed=None if resumed else session.missed,
         window=session.window,
     )
 

@@ -178,6 +178,7 @@ class Session:
         epoch: What the server calls it; empty until a welcome came. Another session of
             the same ``sid``, or of another life of the server, has another.
         reason: On a server: why an earlier session of its client is not there.
+        missed: And how many frames its client missed of that; ``None`` if unknown.
         window: Seconds that it is kept after a cut.
         replay: What was sent.
         received: Number of the last frame that came.
@@ -189,6 +190,7 @@ class Session:
 
     __slots__ = (
         "epoch",
+        "missed",
         "reason",
         "owed_since",
         "owed_size",
@@ -203,6 +205,7 @@ class Session:
     def __init__(self, sid: str, window: float) -> None:
         self.sid = sid
         self.epoch = self.reason = ""
+        self.missed: int | None = None
         self.window = window
         self.replay = Replay()
         self.tokens: Tokens | None = None

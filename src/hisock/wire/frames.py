@@ -311,6 +311,7 @@ class Welcome(Value, frozen=True):
         got: Number of the last frame that the server has.
         resumed: Whether the session goes on from there.
         reason: Why not; or, if so, why the server had cut the link.
+        missed: How many frames the client will never get; ``None`` if unknown.
         window: Seconds that the session is kept after a cut.
         auth: Whether the client has to prove first who it is; all else comes later.
     """
@@ -324,6 +325,7 @@ class Welcome(Value, frozen=True):
     got: int = 0
     resumed: bool = False
     reason: str = ""
+    missed: int | None = None
     window: float = 0.0
     auth: bool = False
 

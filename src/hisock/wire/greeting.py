@@ -86,6 +86,7 @@ def welcome_of(fields: dict[str, Any]) -> Welcome:
     Raises:
         RemoteProtocolError: As ``read_hello``.
     """
+    missed = fields.get("missed")
     return Welcome(
         _number(fields.get("proto"), "the welcome's proto"),
         _text_or_none(fields.get("name"), "name"),
@@ -96,6 +97,7 @@ def welcome_of(fields: dict[str, Any]) -> Welcome:
         got=_number(fields.get("got", 0), "the welcome's got"),
         resumed=fields.get("resumed") is True,
         reason=_short_text(fields.get("reason"), "the welcome's reason"),
+        missed=None if missed is None else _number(missed, "the welcome's missed"),
         window=_seconds(fields.get("window", 0), "the welcome's window"),
         auth=fields.get("auth") is True,
     )
@@ -130,6 +132,8 @@ def fields_of(frame: Hello | Welcome) -> dict[str, Any]:
     if not frame.sid:
         return {key: fields[key] for key in fields if key in _WITHOUT_SESSION}
     fields["epoch"] = frame.epoch or None
+    if fields.get("missed", 0) is None:
+        del fields["missed"]
     return fields
 
 
