@@ -381,7 +381,7 @@ class Uplink:
         """Wait until what could not be written at once is, where one may wait: nobody
         else will do it while the program does other things."""
         link = self._link
-        if link.is_unheard or (self._sent >= ACK_FRAMES and link.replay is not None):
+        if link.is_unheard or self._sent >= ACK_FRAMES:
             self._look()
         if link.wants_writing and self._may_drain:
             self._drain(STALL, whole=True)
@@ -393,8 +393,9 @@ class Uplink:
     def _look(self) -> None:
         """Read, without waiting, what acknowledges what was sent."""
         link = self._link
-        assert link.replay is not None
         self._sent = 0
+        if link.replay is None:
+            return  # nothing is acknowledged
         link.look_at = link.replay.size + ACK_SIZE
         if self._outgoing.gather is not None or self._lock.is_busy:
             return  # the program's loop reads anyway
