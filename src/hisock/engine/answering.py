@@ -4,12 +4,12 @@ from __future__ import annotations
 
 __all__ = ("Answers",)
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
+from hisock.engine.log import logger
 from hisock.engine.running import Running
 from hisock.errors import (
     CommandError,
@@ -42,7 +42,7 @@ from hisock.wire.payload import check_name
 if TYPE_CHECKING:
     from hisock.engine.serve import ServerEngine
 
-_log = logging.getLogger("hisock.server")
+_log = logger("hisock.server")
 
 
 class Answers(Running):

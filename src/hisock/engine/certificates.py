@@ -25,7 +25,6 @@ __all__ = (
 import base64
 import contextlib
 import hashlib
-import logging
 import os
 import re
 import secrets
@@ -37,6 +36,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hisock.engine.dial import spell_address
+from hisock.engine.log import logger
 from hisock.errors import CertificateChanged, HiSockError, InvalidOption
 
 if sys.platform == "win32":
@@ -88,7 +88,7 @@ _MOST_PINS: Final = 10_000
 _PREFIX: Final = "SHA256:"
 _DAYS: Final = 3650
 
-_log = logging.getLogger("hisock.server")
+_log = logger("hisock.server")
 
 
 @dataclass(frozen=True, slots=True)

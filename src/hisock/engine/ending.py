@@ -7,7 +7,6 @@ from __future__ import annotations
 
 __all__ = ("Ending", "Farewell")
 
-import logging
 import os
 import threading
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from hisock.engine.link import Link
+from hisock.engine.log import logger
 from hisock.session.connection import LINGER
 from hisock.wire.frames import Bye
 
@@ -31,7 +31,7 @@ _CLOSED: Final = 0
 _KICKED: Final = 1
 _GOING_AWAY: Final = 16
 
-_log = logging.getLogger("hisock.server")
+_log = logger("hisock.server")
 
 
 class Farewell(TypedDict, total=False):

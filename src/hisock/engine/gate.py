@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ("Gate",)
 
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.credentials import Guard, Verdict
 from hisock.engine.link import Link
+from hisock.engine.log import logger
 from hisock.engine.naming import Naming
 from hisock.engine.repeats import Repeats
 from hisock.engine.undelivered import accepted, undelivered
@@ -53,7 +53,7 @@ _FINAL: Final = {
     "replaced": "another client has taken its name",
 }
 
-_log = logging.getLogger("hisock.server")
+_log = logger("hisock.server")
 
 
 class Gate:
@@ -445,8 +445,8 @@ class Gate:
         if closed.is_cut or closed.error or link.connection.goodbye:
             self._report_undelivered(link)
         is_normal = not (closed.error or closed.reason.startswith("slow consumer"))
-        level = logging.INFO if is_normal else logging.WARNING
-        _log.log(level, "left: %s: %s", dict(link.info), closed.reason)
+        say = _log.info if is_normal else _log.warning
+        say("left: %s: %s", dict(link.info), closed.reason)
         self.naming.has_left(link)
         if link in self._new:  # it was gone before anybody heard of it
             self._new.discard(link)

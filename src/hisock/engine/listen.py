@@ -10,7 +10,6 @@ __all__ = ("Pump",)
 
 import errno
 import heapq
-import logging
 import socket
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from hisock.engine.backpressure import Memory, is_overfed, stop_asking
 from hisock.engine.dial import forget_path, tune
 from hisock.engine.drive import CAPACITY, Drive
 from hisock.engine.link import Link
+from hisock.engine.log import logger
 from hisock.engine.threads import StateLock
 from hisock.hub.outbox import HARD_FACTOR, Outbox
 from hisock.session.connection import Connection
@@ -46,7 +46,7 @@ _ACCEPT_REST: Final = 1.0
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _LOOPBACK: Final = ("127.", "::1", "::ffff:127.", "unix")
 
-_log = logging.getLogger("hisock.server")
+_log = logger("hisock.server")
 
 
 class Pump:

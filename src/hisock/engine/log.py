@@ -1,9 +1,15 @@
-"""The library's loggers, got when there is something to say: ``logging`` takes 3 ms."""
+"""The library's loggers, got when there is something to say: ``logging`` takes 3 ms.
+
+What fails in the program's own log handlers, on a full disk say, harms no connection.
+"""
 
 from __future__ import annotations
 
 __all__ = ("logger",)
 
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -21,7 +27,24 @@ class _Later:
     def __getattr__(self, attribute: str) -> Any:
         import logging
 
-        return getattr(logging.getLogger(self._name), attribute)
+        return partial(_say, getattr(logging.getLogger(self._name), attribute))
+
+
+def _say(
+    method: Callable[..., None], text: str, *arguments: object, **options: Any
+) -> None:
+    """Log something, whatever becomes of it."""
+    import logging
+
+    try:
+        method(text, *arguments, stacklevel=2, **options)
+    except Exception:
+        if arguments:
+            text % arguments  # what does not fit is a mistake of ours, and raised
+        # Told as ``logging`` tells what fails in its own handlers.
+        with suppress(Exception):
+            record = logging.makeLogRecord({"msg": text, "args": arguments})
+            logging.Handler().handleError(record)
 
 
 def logger(name: str) -> logging.Logger:

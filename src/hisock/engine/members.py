@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ("Members",)
 
-import logging
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable
@@ -13,6 +12,7 @@ from typing import Any
 from hisock.engine.blame import users_line
 from hisock.engine.delivery import Delivery
 from hisock.engine.link import Link
+from hisock.engine.log import logger
 from hisock.engine.post import Post
 from hisock.engine.repeats import Repeats
 from hisock.engine.threads import StateLock, Turn
@@ -33,7 +33,7 @@ from hisock.wire import classic, compact
 from hisock.wire.compact import Encoded
 from hisock.wire.frames import ClientAnswer, Joined, Left
 
-_log = logging.getLogger("hisock.server")
+_log = logger("hisock.server")
 _USUAL = Delivery()
 
 

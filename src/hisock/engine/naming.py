@@ -7,7 +7,6 @@ from __future__ import annotations
 
 __all__ = ("Naming",)
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 #: The code of the goodbye to who loses its name; see ``docs/wire.md``.
 _REPLACED = 2
 _TAKEN = "another client has taken its name"
-
-_log = logging.getLogger("hisock.server")
 
 
 class Naming:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 __all__ = ("ServerEngine",)
 
-import logging
 import os
 import socket
 import threading
@@ -25,6 +24,7 @@ from hisock.engine.ending import Ending, Farewell
 from hisock.engine.gate import Gate
 from hisock.engine.link import Link
 from hisock.engine.listen import Pump
+from hisock.engine.log import logger
 from hisock.engine.members import Members
 from hisock.engine.pace import Pace
 from hisock.engine.post import Post
@@ -48,7 +48,7 @@ DRAIN: Final = 10.0
 #: Seconds after which a thread that pumps for itself looks whether somebody turns.
 _YIELD: Final = 0.05
 
-_log = logging.getLogger("hisock.server")
+_log = logger("hisock.server")
 
 
 class ServerEngine:

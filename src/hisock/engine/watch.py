@@ -8,19 +8,19 @@ from __future__ import annotations
 __all__ = ("ClientWatch", "ServerWatch")
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
 from hisock.engine.blocking import ClientEngine
+from hisock.engine.log import logger
 from hisock.engine.serve import ServerEngine
 from hisock.engine.tasks import Tasks
 from hisock.engine.waiting import Waiter
 from hisock.errors import ClientDisconnected
 
-_log = logging.getLogger("hisock.server")
+_log = logger("hisock.server")
 
 #: Seconds after which a waiting thread looks whether it is still needed.
 _LOOK: Final = 0.25
