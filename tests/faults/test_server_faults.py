@@ -5,6 +5,7 @@ A raw socket plays the bad peer; the honest client of the ``Stage`` must not not
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -27,7 +28,13 @@ from hisock import (
     threaded_connect,
     utils,
 )
-from hisock.errors import AlreadyRunning, InvalidOption, MessageTooLarge, UnknownClient
+from hisock.errors import (
+    AlreadyRunning,
+    InvalidOption,
+    MessageTooLarge,
+    UnknownClient,
+    UnknownGroup,
+)
 
 from .raw import (
     HOST,
@@ -490,6 +497,25 @@ def test_h13_one_large_message_is_no_slow_reader() -> None:
         sender = in_thread(lambda: stage.server.send_client_raw("reader", large))
         assert reader.recv_raw() == large
         assert ends_within(sender, 5.0)
+
+
+def test_f42_slow_readers_share_a_bound(caplog: pytest.LogCaptureFixture) -> None:
+    """Beyond ``Limits.memory`` the slowest are cut, though each alone may have more."""
+    bound = 1024 * 1024
+    data = b"x" * 128 * 1024
+    limits = Limits(memory=bound, outbox=64 * bound)
+    with Stage(limits=limits) as stage, contextlib.ExitStack() as stack:
+        for number in range(6):
+            stack.enter_context(stage.peer(f"p{number}", "slow", buffer=4096))
+        held = stage.server.stats
+        rounds = 0
+        while not stage.left or held()["buffered_bytes"] > bound:
+            rounds += 1
+            assert rounds < 2000, "nobody was cut"
+            with contextlib.suppress(UnknownGroup):
+                stage.server.send_group("slow", "blob", data)
+            stage.check()
+    assert "all clients together hold too much" in caplog.text
 
 
 @needs_posix

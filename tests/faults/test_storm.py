@@ -204,3 +204,34 @@ def test_a_dropped_session_costs_little_and_ends() -> None:
         assert all_left.wait(10)
         eventually(lambda: len(server) == 20, "the newest may come back")
         assert not any(client.is_connected for client in server)
+
+
+def test_f42_dropped_sessions_share_a_bound() -> None:
+    """Beyond ``Limits.memory`` those end that have waited longest, and are reported;
+    who has nothing that waits is left alone, as that would make no room."""
+    count, size, bound = 12, 50_000, 300_000
+    server = start_threaded_server((HOST, 0), limits=Limits(memory=bound), roster=False)
+    left: list[str | None] = []
+    undelivered: list[Any] = []
+    server.on("leave")(lambda client: left.append(client["name"]))
+    server.on_error(undelivered.append)
+    dropped: list[str] = []
+    server.on_drop(lambda client: dropped.append(str(client["name"])))
+    with server, Program(_IDLE, server.addr[1], count) as crowd:
+        crowd.until("in")
+        eventually(lambda: len(server) == count, "all are in")
+        crowd.process.kill()
+        eventually(lambda: len(dropped) == count, "all are cut off")
+        for name in dropped[1:]:
+            server.send_client(name, "news", bytes(size))
+
+        def has_room() -> bool:
+            server.send_client(dropped[-1], "more")
+            return server.stats()["buffered_bytes"] <= bound
+
+        eventually(has_room, "some had to go")
+        eventually(lambda: len(left) == count - len(server), "they have left")
+        assert 6 <= len(left) < count - 1
+        assert left == dropped[1 : 1 + len(left)]
+        assert [error.client["name"] for error in undelivered] == left
+        assert all(len(error.sent[0].content) == size for error in undelivered)
