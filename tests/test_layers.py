@@ -36,6 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 RULES = {"wire", "session", "handlers", "hub"}
 IO = {"socket", "select", "selectors", "asyncio", "threading", "ssl", "multiprocessing"}
 CLOCK_AND_CHANCE = {"time", "random", "secrets", "os", "datetime"}
+#: What the library asks of ``time``: nothing that somebody may set (F21).
+CLOCK = {"monotonic", "sleep"}
 #: What is not in the standard library, and who may import it.
 THIRD_PARTY = {
     "msgspec": {"types", "wire", "handlers"},
@@ -215,3 +217,23 @@ def test_the_library_never_prints() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in {"print", "input"}, path.name
+
+
+def test_f21_nobody_looks_at_the_wall_clock() -> None:
+    """Somebody may set it: only a certificate's dates are of the calendar, and what
+    ``logging`` writes in front of a line. All else is of the monotonic clock."""
+    asked: set[str] = set()
+    of_calendar: set[str] = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Attribute(value=ast.Name(id="time"), attr=name):
+                    asked.add(name)
+                case ast.ImportFrom(module="time", names=names):
+                    asked.update(each.name for each in names)
+        if {"datetime", "calendar"} & set(imports_of(path)):
+            of_calendar.add(name_of(path))
+
+    assert "monotonic" in asked
+    assert asked <= CLOCK
+    assert of_calendar == {"engine.certificates"}
