@@ -455,8 +455,14 @@ def test_h12b_hints_are_not_swapped(hint: type, wanted: object) -> None:
 # --- slow and vanished readers -----------------------------------------------------
 
 
-@pytest.mark.parametrize("inside", [True, False], ids=["in a handler", "by a thread"])
-def test_h13_slow_reader(inside: bool, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("inside", "many"),
+    [(True, 1), (False, 1), (False, 12)],
+    ids=["in a handler", "by a thread", "most of them"],
+)
+def test_f24_h13_slow_reader(
+    inside: bool, many: int, caplog: pytest.LogCaptureFixture
+) -> None:
     """Who never reads delays nobody, and is cut with the reason in the log."""
     behind: SimpleQueue[int] = SimpleQueue()
     data = b"x" * 16 * 1024
@@ -464,14 +470,16 @@ def test_h13_slow_reader(inside: bool, caplog: pytest.LogCaptureFixture) -> None
     with Stage(limits=Limits(outbox=256 * 1024)) as stage:
         stage.server.on("go")(lambda: stage.server.send_all_clients("blob", data))
         with (
-            stage.peer("slow", buffer=4096),
+            contextlib.ExitStack() as stack,
             threaded_connect(stage.address, "reader") as reader,
         ):
+            for _ in range(many):
+                stack.enter_context(stage.peer("slow", buffer=4096))
             reader.on("blob")(lambda content: behind.get_nowait())
             stage.honest.on("blob")(lambda: None)
             eventually(lambda: "reader" in stage.joined, "the reader joins")
             rounds = 0
-            while "slow" not in stage.left:
+            while len(stage.left) < many:
                 rounds += 1
                 assert rounds < 2000, "the slow reader was never cut"
                 behind.put(rounds)
@@ -844,6 +852,102 @@ def test_h25_disconnecting_amid_an_iteration() -> None:
                 assert peer.take_all().endswith(frame(SERVER_GOODBYE))
         assert stage.ran == [("purge", 1)]
         assert sorted(map(str, stage.left)) == [f"p{number}" for number in range(8)]
+
+
+def test_f30_disbanding_a_group_amid_an_iteration() -> None:
+    """Who goes through a group may empty it, and send to it and others meanwhile."""
+    with Stage() as stage:
+        server = stage.server
+
+        @server.on("disband")
+        def disband(client: ClientInfo, message: bytes) -> None:
+            for each in server.group("red"):
+                server.leave_group(each, "red")
+                server.send_group("blue", "gone", str(each["name"]))
+            with pytest.raises(UnknownGroup):
+                server.send_group("red", "gone", "nobody")
+            stage.ran.append(("left in it", len(server.group("red"))))
+
+        with contextlib.ExitStack() as stack:
+            names = [f"p{number}" for number in range(6)]
+            peers = [stack.enter_context(stage.peer(name)) for name in names]
+            for name in names:
+                server.join_group(name, "red")
+                server.join_group(name, "blue")
+            peers[2].send(frame(b"disband"))
+            for peer in peers:
+                assert [taken(peer, b"gone") for _ in names] == [
+                    b"gone %b" % name.encode() for name in names
+                ]
+        assert stage.ran == [("left in it", 0)]
+
+
+def taken(peer: Raw, command: bytes) -> bytes:
+    """The next body with that command; the news of others between are left out."""
+    while not (body := peer.take_frame()).startswith(command):
+        pass
+    return body
+
+
+@pytest.mark.parametrize("whom", ["the client", "everybody", "the server"])
+def test_f31_closing_in_join(whom: str) -> None:
+    """Who has just joined is told of its end, and leaves once; sends raise or go
+    nowhere, and whatever is closed may be closed again."""
+    server = start_threaded_server((HOST, 0))
+    told: list[tuple[str, str | None]] = []
+    server.on("leave")(lambda client: told.append(("leave", client["name"])))
+
+    @server.on("join")
+    def join(client: ClientInfo) -> None:
+        told.append(("join", client["name"]))
+        for _ in range(2):
+            with contextlib.suppress(UnknownClient):
+                match whom:
+                    case "the client":
+                        server.disconnect_client(client)
+                    case "everybody":
+                        server.disconnect_all_clients()
+                    case _:
+                        server.close()
+        with contextlib.suppress(UnknownClient):
+            server.send_client(client, "news")
+
+    with server, Raw.call(server.get_addr()) as peer:
+        peer.send(frame(hello()) + frame(b"it"))
+        assert peer.take_all().endswith(frame(SERVER_GOODBYE))
+        peer.sock.close()
+        eventually(lambda: len(told) == 2, "it leaves")
+    assert told == [("join", "bad"), ("leave", "bad")]
+
+
+def test_f29_a_handler_that_never_returns() -> None:
+    """Others are served, what its own client said waits, and ``close`` does not."""
+    let_go = threading.Event()
+    held: list[bytes] = []
+    server = start_threaded_server((HOST, 0))
+    server.on("echo")(lambda client, text: server.send_client_raw(client, text))
+
+    @server.on("hold", threaded=True)
+    def hold(client: ClientInfo, message: bytes) -> None:
+        held.append(message)
+        let_go.wait(30)
+
+    with server:
+        where = server.get_addr()
+        with Raw.call(where) as peer, connect(where, "ann") as ann:
+            peer.send(
+                frame(hello()) + b"".join(frame(b"hold %d" % n) for n in range(1000))
+            )
+            eventually(lambda: held, "the handler runs")
+            ann.send("echo", "x")
+            assert ann.recv_raw() == b"x"
+            closing = in_thread(server.stop_server)
+            assert peer.take_all().endswith(frame(SERVER_GOODBYE))
+            peer.sock.close()
+        assert ends_within(closing, 3.0)
+        assert held == [b"0"]
+        let_go.set()
+    assert held == [b"0"]
 
 
 def test_h26_half_open_peers_are_found() -> None:
