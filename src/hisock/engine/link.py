@@ -166,9 +166,8 @@ class Link:
     @property
     def where(self) -> str:
         """Its address, for texts."""
-        address = self.address
-        if isinstance(address, tuple):
-            return f"{address[0]}:{address[1]}"
+        if isinstance(self.address, tuple):
+            return f"{self.address[0]}:{self.address[1]}"
         return "a unix socket"
 
     @property
@@ -186,9 +185,8 @@ class Link:
         """Whether the socket has to be watched for room."""
         if self.is_over or self.is_dropped:
             return False
-        if self.outbox.size > 0 and not self.outbox.waits_for_acks:
-            return True
-        return self.is_encrypting
+        has_frames = self.outbox.size > 0 and not self.outbox.waits_for_acks
+        return has_frames or self.is_encrypting
 
     @property
     def is_encrypting(self) -> bool:
@@ -304,16 +302,20 @@ class Link:
         if not connection.is_open:
             self._look_at_end()
             return
-        out = connection.take_bytes()
         keeper = self.keeper
         self.is_torn = False
-        if keeper is not None and keeper.awaits and connection.is_agreed:
-            welcome, connection.welcome = connection.welcome, None
-            if keeper.answered(welcome):
-                self.go_on(out)
-                return
-        if out:
-            self.send_control(out)
+        try:
+            out = connection.take_bytes()
+            if keeper is not None and keeper.awaits and connection.is_agreed:
+                welcome, connection.welcome = connection.welcome, None
+                if keeper.answered(welcome):
+                    self.go_on(out)
+                    return
+            if out:
+                self.send_control(out)
+        except BaseException:  # Ctrl-C: what has to be said may be lost
+            self.lose_for("interrupted in the middle of an answer")
+            raise
 
     def _look_at_end(self) -> None:
         """The conversation on this socket is over; the session may not be."""
@@ -332,8 +334,7 @@ class Link:
         keeper = self.keeper
         if keeper is None:
             return end.is_cut and self.connection.session is not None
-        refusal = self.connection.refusal
-        if refusal is not None:
+        if (refusal := self.connection.refusal) is not None:
             return keeper.refused(refusal)
         return end.is_cut and keeper.is_willing
 
