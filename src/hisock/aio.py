@@ -404,11 +404,9 @@ class AsyncHiSockClient(ClientFace):
             ServerNotRunning, InvalidAddress: As ``HiSockClient``.
         """
         if not self._verbs.is_started:
-            loop = asyncio.get_running_loop()
             if self._proof.is_coroutine:
                 await self._proof.ask_async()
-            await loop.run_in_executor(None, self._connect)
-            self._verbs.start(self._engine, loop)
+            await self._verbs.connect(self._connect)
             while self._repeats:
                 self._engine.pace.every(*self._repeats.popleft())
         return self
@@ -450,8 +448,7 @@ class AsyncHiSockClient(ClientFace):
 
     async def close(self) -> None:
         """End the connection, within 1 s; again is no error."""
-        if self._verbs.is_started:
-            await self._verbs.close()
+        await self._verbs.close()
 
     # --- sending ---------------------------------------------------------------
 

@@ -59,6 +59,8 @@ class ClientVerbs:
         #: Other threads send, too; what waits stays in order.
         self._sending_early = threading.RLock()
         self._asking = asyncio.Lock()
+        #: A connect that was cancelled; its thread goes on.
+        self._unwanted: asyncio.Future[None] | None = None
 
     # --- beginning and end -----------------------------------------------------
 
@@ -76,10 +78,29 @@ class ClientVerbs:
             )
         return self._face._engine
 
-    def start(self, engine: ClientEngine, loop: asyncio.AbstractEventLoop) -> None:
-        """Have the running loop turn the client."""
-        self._watch = ClientWatch(engine, loop)
+    async def connect(self, connect: Callable[[], None]) -> None:
+        """Connect in a thread, and have the running loop turn the client."""
+        await self._end_unwanted()
+        loop = asyncio.get_running_loop()
+        connecting = loop.run_in_executor(None, connect)
+        try:
+            await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            self._unwanted = connecting
+            connecting.add_done_callback(self._abandon)
+            raise
+        self._watch = ClientWatch(self._face._engine, loop)
         self._watch.on_agreed = self._send_early
+
+    def _abandon(self, connecting: asyncio.Future[None]) -> None:
+        """Say goodbye on a connection that nobody waits for any more."""
+        self._unwanted = None
+        if not connecting.cancelled() and connecting.exception() is None:
+            self._face._engine.abandon()
+
+    async def _end_unwanted(self) -> None:
+        while self._unwanted is not None:
+            await asyncio.wait([self._unwanted])
 
     async def ended(self) -> None:
         """Wait until the connection is over.
@@ -95,8 +116,10 @@ class ClientVerbs:
 
     async def close(self) -> None:
         """Say goodbye and wait until the server has heard it, at most 1 s."""
+        if self._watch is None:
+            await self._end_unwanted()
+            return
         engine, watch = self._engine, self._watch
-        assert watch is not None
         if engine.is_closed:
             return
         if self._early and engine.is_usable and engine.is_open:
@@ -189,15 +212,29 @@ class ClientVerbs:
                     engine.reports.failed_alone(self.send, error)
                 self._early.popleft()
 
+    def _check_loop(self, watch: ClientWatch) -> None:
+        """Waiting makes sense only while somebody turns this client.
+
+        Raises:
+            LocalProtocolError: Its loop is closed, or does not run.
+        """
+        if not watch.loop.is_running():
+            raise LocalProtocolError(
+                "this client belongs to another event loop, which does not run any "
+                "more; connect anew in this one"
+            )
+
     async def _agree(self, timeout: float | None) -> None:
         """Wait until the server has answered the hello.
 
         Raises:
             RequestTimeout: It did not in time.
             ClientDisconnected: The connection ended first.
+            LocalProtocolError: Nobody turns this client.
         """
         engine, watch = self._engine, self._watch
         assert watch is not None
+        self._check_loop(watch)
         if not engine.uplink.know_wire():
             try:
                 await asyncio.wait_for(watch.agreed.wait(), timeout)
@@ -219,9 +256,11 @@ class ClientVerbs:
         Raises:
             RequestTimeout: It did not come in time.
             ClientDisconnected: The connection ended first.
+            LocalProtocolError: Nobody turns this client.
         """
         engine, watch = self._engine, self._watch
         assert watch is not None
+        self._check_loop(watch)
         end = None
         if timeout is not None:
             check_timeout(timeout)
