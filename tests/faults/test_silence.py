@@ -272,3 +272,76 @@ def test_f28_a_loop_that_was_busy_cuts_nobody() -> None:
                 assert told == []
 
     asyncio.run(main())
+
+
+def test_f25_a_slow_link_is_not_a_dead_one() -> None:
+    """At 64 kbit/s a message may take longer than ``dead_after``: bytes are life."""
+    size, dead = 6_000, 0.4
+    with behind_proxy(dead_after=dead) as (watched, proxy):
+        watched.server.on("large")(lambda client: bytes(size))
+        with Counter(proxy.address[1], dead_after=dead) as counter:
+            counter.send(1)
+            counter.expect(range(1))
+            proxy.dribble(80, pause=0.01)
+            began = time.monotonic()
+            assert len(counter.client.call("large", timeout=SLOW)) == size
+            assert time.monotonic() - began > 1.3 * dead
+            proxy.dribble(None)
+            assert counter.events.empty()
+
+
+@pytest.mark.parametrize("make", [Counter, AioCounter])
+def test_f9_a_session_in_single_bytes(make: type[Counter]) -> None:
+    """Hello, messages, a cut, a resume and the goodbye, a byte at a time both ways."""
+    with behind_proxy() as (watched, proxy):
+        proxy.dribble(1)
+        with make(proxy.address[1]) as counter:
+            counter.send(5)
+            counter.expect(range(5))
+            proxy.cut("rst")
+            assert [counter.next(), counter.next()] == ["drop", "resume"]
+            counter.send(5)
+            counter.expect(range(10))
+        eventually(lambda: watched.told == ["drop", "resume", "leave"], "it leaves")
+    assert watched.handled == list(range(10))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_f22_both_sides_slept() -> None:
+    """A machine that was suspended with both on it goes on, and nothing is lost; at
+    most the link is made anew."""
+    dead = 0.5
+    source = """
+import json, sys
+from hisock import threaded_connect
+client = threaded_connect(("127.0.0.1", int(sys.argv[1])), "ann", dead_after=0.5)
+told = []
+client.on_drop(lambda: told.append("drop"))
+client.on_session_lost(lambda lost: told.append("lost"))
+with client:
+    for number in range(1_000_000):
+        client.send("it", number)
+        client.call("names", timeout=10)
+        print(json.dumps([number, told]), flush=True)
+"""
+    with (
+        Program.server(dead_after=dead) as server,
+        Program(source, server.next()) as client,
+    ):
+        assert client.next() == [0, []]
+        for each in (client, server):
+            each.signal(signal.SIGSTOP)
+        assert not threading.Event().wait(2 * dead)
+        before = len(client.rest())
+        for each in (server, client):
+            each.signal(signal.SIGCONT)
+        for number in range(before + 1, before + 20):
+            said, told = client.next()
+            assert said == number
+            assert "lost" not in told
+        client.process.kill()
+        server.signal(signal.SIGINT)
+        assert server.end()[0] == 0
+        handled = server.rest()[-1]
+        assert handled == list(range(len(handled)))
+        assert len(handled) >= before + 20
