@@ -14,13 +14,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from hisock import (
     ClientDisconnected,
+    ClientInfo,
     HiSockError,
     Limits,
     connect,
@@ -34,6 +36,7 @@ from hisock.errors import (
     ConversionError,
     MessageTooLarge,
     Refused,
+    SessionLost,
     UnknownClient,
     WouldBlock,
 )
@@ -745,6 +748,59 @@ def test_h25_threads_never_interleave() -> None:
         assert all(ends_within(thread, 1.0) for thread in talkers)
     assert sorted(came) == [b"t0", b"t1", b"t2", b"t3"]
     assert all(numbers == list(range(each)) for numbers in came.values())
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Let threads change place a million times a second, not two hundred."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("restless")
+def test_f32_eight_threads_and_a_close() -> None:
+    """Some send, some ask, some receive, and one closes: nobody hangs, each is told,
+    and what arrived is whole and in each thread's order."""
+    came: dict[int, list[int]] = {who: [] for who in range(4)}
+    server = start_threaded_server((HOST, 0))
+
+    @server.on("it")
+    def it(client: ClientInfo, message: list[Any]) -> None:
+        who, number, padding = message
+        assert padding == "x" * (number % 50)
+        came[who].append(number)
+        client.send("news", number)
+
+    server.on("double")(lambda client, number: 2 * number)
+    done: list[object] = []
+    with server:
+        client = connect(server.get_addr(), "us")
+
+        def until_closed(action: Callable[[int], object]) -> None:
+            try:
+                for number in range(1_000_000):
+                    action(number)
+            except (ClientDisconnected, SessionLost) as error:
+                done.append(error)
+
+        def sender(who: int) -> Callable[[int], object]:
+            return lambda number: client.send("it", [who, number, "x" * (number % 50)])
+
+        def ask(number: int) -> None:
+            assert client.call("double", number) == 2 * number
+
+        actions = [*map(sender, range(4)), ask, ask]
+        actions += [lambda number: client.recv("news")] * 2
+        threads = [in_thread(partial(until_closed, action)) for action in actions]
+        eventually(lambda: all(len(each) > 50 for each in came.values()), "a lot")
+        assert ends_within(in_thread(client.close), 5.0)
+        assert all(ends_within(thread, 5.0) for thread in threads)
+        assert len(done) == len(actions)
+        eventually(lambda: not len(server), "it leaves")
+    for numbers in came.values():
+        assert numbers == list(range(len(numbers)))
 
 
 def test_h26_half_open_servers_are_found() -> None:
