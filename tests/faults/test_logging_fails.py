@@ -67,7 +67,7 @@ def test_f52_a_log_that_cannot_be_written(full_disk: FullDisk) -> None:
         assert what in told
 
 
-def test_f52_a_line_says_where_it_is_from(full_disk: FullDisk) -> None:
+def test_a_line_says_where_it_is_from(full_disk: FullDisk) -> None:
     """A log shows the line that says it; a wrong one of ours is found in tests."""
     places: list[str] = []
 
@@ -78,7 +78,7 @@ def test_f52_a_line_says_where_it_is_from(full_disk: FullDisk) -> None:
     full_disk.addFilter(note)
     log = logger("hisock.server")
     log.warning("it is %s", "so")
-    assert places == ["test_f52_a_line_says_where_it_is_from"]
+    assert places == ["test_a_line_says_where_it_is_from"]
     with pytest.raises(TypeError):
         log.warning("it is %s", "so", "and so")
 

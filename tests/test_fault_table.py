@@ -1,0 +1,76 @@
+"""``docs/faults.md`` has a row for each fault, and names tests that exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TABLE = ROOT / "docs" / "faults.md"
+#: Those that this part of hisock can meet: 43 to 47 are of servers that share clients.
+FAULTS = [*range(1, 43), *range(48, 55)]
+
+_NAMED = re.compile(r"`(tests/[\w/]+\.py)::([\w.]+)`")
+
+
+def rows() -> dict[int, list[str]]:
+    """The cells of each row behind its number."""
+    found: dict[int, list[str]] = {}
+    for line in TABLE.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if line.startswith("|") and cells[0].isdigit():
+            number = int(cells[0])
+            assert number not in found, f"two rows for {number}"
+            found[number] = cells[1:]
+    return found
+
+
+ROWS = rows()
+
+
+@cache
+def names_in(path: str) -> frozenset[str]:
+    """The tests of a file: functions, and methods behind their class."""
+    found: set[str] = set()
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    for node in tree.body:
+        inside = node.body if isinstance(node, ast.ClassDef) else [node]
+        prefix = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
+        for each in inside:
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
+                found.add(prefix + each.name)
+    return frozenset(name for name in found if name.split(".")[-1].startswith("test_"))
+
+
+def test_no_fault_is_missing() -> None:
+    """Each has its row, in order, and no other has."""
+    assert list(ROWS) == FAULTS
+
+
+@pytest.mark.parametrize("number", FAULTS)
+def test_each_row_says_what_happens_and_what_shows_it(number: int) -> None:
+    """A fault, what becomes of it, and tests that exist; or a reason for none."""
+    fault, happens, shown = ROWS[number]
+    assert fault
+    assert len(happens) > len("It works.")
+    named = _NAMED.findall(shown)
+    for path, name in named:
+        assert (ROOT / path).is_file(), path
+        assert name in names_in(path), f"{path} has no {name}"
+    rest = _NAMED.sub("", shown).replace(",", "").strip()
+    if named:
+        assert not rest, f"neither a test nor a comma: {rest}"
+    else:
+        assert happens.startswith("None here: "), "there is neither test nor reason"
+
+
+def test_each_test_of_a_fault_is_named() -> None:
+    """A test with a fault's number in its name stands in the row of that fault."""
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for name in names_in(path.relative_to(ROOT).as_posix()):
+            for number in re.findall(r"(?<=_)f(\d+)(?=_)", name):
+                assert f"::{name}`" in ROWS[int(number)][2], f"{name} in {number}"
