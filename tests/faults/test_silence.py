@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import signal
 import threading
 import time
@@ -274,20 +275,29 @@ def test_f28_a_loop_that_was_busy_cuts_nobody() -> None:
     asyncio.run(main())
 
 
-def test_f25_a_slow_link_is_not_a_dead_one() -> None:
-    """At 64 kbit/s a message may take longer than ``dead_after``: bytes are life."""
-    size, dead = 6_000, 0.4
+@pytest.mark.parametrize(("make", "up"), [(Counter, True), (AioCounter, False)])
+def test_f25_a_slow_link_is_not_a_dead_one(make: type[Counter], up: bool) -> None:
+    """A message that takes longer than ``dead_after`` to pass is no silence, though
+    what its sender asks stands behind it."""
+    size, dead = 800_000, 0.7
+    passed: queue.SimpleQueue[int] = queue.SimpleQueue()
     with behind_proxy(dead_after=dead) as (watched, proxy):
-        watched.server.on("large")(lambda client: bytes(size))
-        with Counter(proxy.address[1], dead_after=dead) as counter:
+        watched.server.on("large")(lambda client, content: passed.put(len(content)))
+        with make(proxy.address[1], dead_after=dead) as counter:
+            counter.client.on("large")(lambda content: passed.put(len(content)))
             counter.send(1)
             counter.expect(range(1))
-            proxy.dribble(80, pause=0.01)
+            proxy.dribble(8_000, pause=0.01)
             began = time.monotonic()
-            assert len(counter.client.call("large", timeout=SLOW)) == size
+            if up:
+                counter.say("large", bytes(size))
+            else:
+                watched.server.send_client("ann", "large", bytes(size))
+            assert passed.get(timeout=SLOW) == size
             assert time.monotonic() - began > 1.3 * dead
             proxy.dribble(None)
             assert counter.events.empty()
+            assert watched.told == []
 
 
 @pytest.mark.parametrize("make", [Counter, AioCounter])

@@ -111,6 +111,20 @@ def test_a_large_message_is_acknowledged_at_once(agreed: Net) -> None:
     assert acks_in(agreed.server.pipe.under_way[1]) == [1]
 
 
+def test_a_large_message_that_takes_long_is_acknowledged_meanwhile(agreed: Net) -> None:
+    """Its sender hears every 0.2 s what it knows already: that is a sign of life, for
+    the answer to a ping would come only behind it."""
+    agreed.client.send(in_parts(1, 12 * LARGE))
+    while agreed.client.pipe.under_way[0]:
+        agreed.server.read(64 * 1024, agreed.now)
+        agreed.now += 0.1
+
+    assert agreed.server.got == [1]
+    assert acks_in(agreed.server.pipe.under_way[1]).count(0) >= 3
+    agreed.client.read(10**9, agreed.now)
+    assert agreed.client.connection.is_open
+
+
 def test_pings_are_not_acknowledged(agreed: Net) -> None:
     """They are answered, and nothing is owed for them."""
     agreed.client.send_control(compact.encode(Ping(1)) * 100)

@@ -122,8 +122,9 @@ class Connection(Handshake):
             if (session := self.session) is not None:
                 count = len(frames) + len(at_once) - decoder.beside
                 size = data if isinstance(data, int) else len(data)
-                if session.receive(count, size, now):
-                    self.acknowledge()
+                is_amid = self.room is not None
+                if session.receive(count, size, now, is_amid=is_amid):
+                    self.acknowledge(again=True)
             if decoder.beside and frames:
                 self._note_goodbye(frames[-1])
             decoder.beside = 0
@@ -141,11 +142,11 @@ class Connection(Handshake):
             assert isinstance(said, Bye)
             self.goodbye = said
 
-    def acknowledge(self) -> None:
-        """Tell the peer what came, if it was not told yet."""
+    def acknowledge(self, *, again: bool = False) -> None:
+        """Tell the peer what came, if it was not told yet, or again."""
         session = self.session
         may = self.is_open and self.writes_compact
-        if session is not None and session.owes and may:
+        if session is not None and (again or session.owes) and may:
             self._out += compact.encode(Ack(session.tell()))
             self.needs_attention = True
 

@@ -212,15 +212,24 @@ class Session:
         self.received = self.told = self.owed_size = 0
         self.owed_since = 0.0
 
-    def receive(self, count: int, size: int, now: float) -> bool:
-        """So many numbered frames came; whether they are to be acknowledged now."""
+    def receive(
+        self, count: int, size: int, now: float, *, is_amid: bool = False
+    ) -> bool:
+        """So many numbered frames came; whether to acknowledge now.
+
+        Args:
+            is_amid: Whether a large one is coming, which may take longer than its
+                sender would wait for a sign of life: it hears what it knows, again.
+        """
+        if not self.owed_size:
+            self.owed_since = now
         self.owed_size += size  # also of a frame that is not whole yet
         if count:
             if self.received == self.told:
                 self.owed_since = now
             self.received += count
         elif self.received == self.told:
-            return False
+            return is_amid and now - self.owed_since >= ACK_DELAY
         return (
             self.received - self.told >= ACK_FRAMES
             or self.owed_size >= ACK_SIZE
