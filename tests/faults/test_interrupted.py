@@ -142,12 +142,12 @@ def said_by(source: str, watched: Watched) -> Any:
 
 
 def test_f4_ctrl_c_in_sends(watched: Watched) -> None:
-    """It comes out once each; what was sent is whole and in order, nothing is doubled,
-    and none but what was just being sent is missing."""
+    """It comes out once each; what arrives is whole and in order, nothing is doubled,
+    and the next call is answered behind all of it."""
     last, count = said_by(_SENDING, watched)
     assert watched.numbers == sorted(set(watched.numbers))
-    assert count == len(watched.numbers)
-    assert last - count <= MANY
+    assert count == len(watched.numbers) > MANY
+    assert watched.numbers[-1] <= last
 
 
 def test_f4_ctrl_c_in_calls(watched: Watched) -> None:
