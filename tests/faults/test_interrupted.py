@@ -20,7 +20,7 @@ from .raw import HOST, eventually, needs_posix
 pytestmark = [pytest.mark.timeout(40), needs_posix]
 
 #: Strikes of one run.
-MANY = 150
+MANY = 80
 
 #: What all programs begin with. ``interrupted`` runs something until a Ctrl-C comes out
 #: of it; finalizers, from which nothing can come out, run at no time but the program's.
