@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import sys
+from contextlib import suppress
+from itertools import count
 from types import NoneType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.engine.test_blocking import interrupt_at
 
 from hisock.hub.loose import Loose
 from hisock.hub.outbox import HARD_FACTOR, STALL, Outbox, Plain, Waiting
@@ -548,3 +551,28 @@ def whole(stream: bytes) -> list[bytes]:
     frames: list[bytes] = []
     compact.Decoder(0).feed(stream, frames, [])
     return frames
+
+
+def test_f4_ctrl_c_while_frames_get_their_numbers() -> None:
+    """Wherever it strikes: every frame is written once, in order, and kept once."""
+    frames = [message(number) for number in range(20)]
+    struck = 0
+    for place in count():
+        outbox, replay = kept()
+        for number, frame in enumerate(frames):
+            if number % 3:
+                outbox.append(frame)
+            else:
+                slot = number if number % 2 else None
+                outbox.add_loose(frame, lambda *_: b"", slot=slot)
+        with interrupt_at(place) as reached, suppress(KeyboardInterrupt):
+            outbox.head()
+        assert write(outbox) == b"".join(frames), reached
+        assert replay.last == len(frames), reached
+        again = [part for part in replay.again() if isinstance(part, bytes)]
+        assert b"".join(again) == b"".join(frames)
+        assert replay.size == sum(map(len, frames)), reached
+        if not reached:
+            break
+        struck += 1
+    assert struck > 20

@@ -9,6 +9,7 @@ __all__ = ("HARD_FACTOR", "STALL", "Outbox", "Plain")
 
 from collections import deque
 from collections.abc import Callable, Hashable
+from itertools import islice, repeat
 from typing import Final, TypeAlias
 
 from hisock.hub.loose import Loose, LooseFrames
@@ -48,9 +49,11 @@ class Outbox:
         "_bound",
         "_frames",
         "_loose",
+        "_next",
         "_rest",
         "_rest_size",
         "_stalled_since",
+        "_taken",
         "replay",
         "size",
     )
@@ -64,6 +67,9 @@ class Outbox:
         #: What is being written; has its number already.
         self._rest: deque[bytes | memoryview] | None = None
         self._rest_size = 0
+        #: What is on its way there, and then what that makes.
+        self._taken: list[Waiting] | None = None
+        self._next: Block | tuple[bytes, ...] | None = None
         self._stalled_since: float | None = None
         self._acked = 0
         self.replay: Replay | None = None
@@ -173,6 +179,8 @@ class Outbox:
 
     def head(self) -> bytes | memoryview:
         """What to write next, joined as far as that is worth it; it has its number."""
+        if self._taken is not None or self._next is not None:
+            self._settle()
         if not self._rest:
             self._begin()
         return self._rest[0] if self._rest else b""
@@ -196,55 +204,69 @@ class Outbox:
         return bool(self._rest) and self._rest[0] is data  # type: ignore[index]
 
     def _begin(self) -> None:
-        """Give the next frames their numbers."""
-        frames = self._frames
-        if not frames:  # a KeyboardInterrupt struck between a frame and its size
+        """Give the next frames their numbers.
+
+        A KeyboardInterrupt may strike anywhere: taking the frames out is one step for
+        Python, and what was begun then is finished the next time.
+        """
+        if not (self._taken or self._frames):  # struck between a frame and its size
             self.size = self._rest_size = 0
             return
-        if self._rest is None:
-            self._rest = deque()
-        first = frames.popleft()
-        if isinstance(first, tuple):
-            self._note(first)
-            self._rest.extend(first)
-            self._rest_size += length_of(first)
-            return
-        count, data = self._take(first)
-        # A mark of the classic wire must not be replayed, so it stands alone.
-        if frames and len(data) < _JOIN and not isinstance(first, Plain):
-            joined = bytearray(data)
-            while frames and len(joined) < _JOIN:
-                following = frames[0]
-                if isinstance(following, tuple | Plain):
-                    break
-                if length_of(following) >= _JOIN:
-                    break
-                more, part = self._take(frames.popleft())
-                count += more
-                joined += part
-            data = bytes(joined)
-        if count:
-            self._note(Block(count, data))
-        if data:
-            self._rest.append(data)
-            self._rest_size += len(data)
-        else:  # what is gone stood before a large one
+        if not self._taken:
+            assert self._frames is not None
+            self._taken = []
+            count = self._how_many(self._frames)
+            self._taken.extend(map(deque.popleft, repeat(self._frames, count)))
+        self._number(self._taken)
+        if not self._rest:  # what is gone stood before a large one
             self._begin()
 
-    def _take(self, waiting: Waiting) -> tuple[int, bytes]:
-        """How many numbers it takes, and its bytes."""
-        if isinstance(waiting, Block):
-            return waiting.count, waiting.data
-        if isinstance(waiting, Loose):
-            assert self._loose is not None
-            data = self._loose.took(waiting)
-            return (1, data) if data else (0, b"")
-        assert isinstance(waiting, bytes)
-        return (0 if isinstance(waiting, Plain) else 1), waiting
+    @staticmethod
+    def _how_many(frames: deque[Waiting]) -> int:
+        """How many of the first are to be written together."""
+        first = frames[0]
+        size = length_of(first)
+        # A mark of the classic wire must not be replayed, so it stands alone.
+        if isinstance(first, tuple | Plain) or size >= _JOIN:
+            return 1
+        count = 1
+        for following in islice(frames, 1, None):
+            more = length_of(following)
+            if size >= _JOIN or more >= _JOIN or isinstance(following, tuple | Plain):
+                break
+            size += more
+            count += 1
+        return count
 
-    def _note(self, written: Written) -> None:
-        if self.replay is not None:
-            self.replay.note(written)
+    def _number(self, taken: list[Waiting]) -> None:
+        """Move what was taken to what is being written, and to ``replay``."""
+        if self._rest is None:
+            self._rest = deque()
+        rest = self._rest
+        if self._next is None:
+            self._next = _join(taken)
+        following = self._next
+        parts: tuple[bytes, ...]
+        if isinstance(following, Block):
+            has_number, parts = following.count > 0, (following.data,)
+        else:
+            has_number, parts = True, following
+        if has_number and self.replay is not None:
+            self.replay.note_once(following)
+        if parts[-1] and not (rest and rest[-1] is parts[-1]):
+            rest.extend(parts)
+        if self._loose is not None:
+            for each in taken:
+                if isinstance(each, Loose):
+                    self._loose.took(each)
+        self._taken = None
+        self._rest_size = sum(map(len, rest))
+        self._next = None
+
+    def _settle(self) -> None:
+        """Finish what a KeyboardInterrupt struck in the middle of."""
+        if self._taken or self._next is not None:
+            self._number(self._taken or [])
 
     def advance(self, taken: int, now: float) -> None:
         """Forget the first ``taken`` bytes of ``head()``: they are written."""
@@ -281,6 +303,7 @@ class Outbox:
 
     def waiting(self) -> list[Written]:
         """What has no number yet, the oldest first."""
+        self._settle()
         return [
             f.frame if isinstance(f, Loose) else f
             for f in self._frames or ()
@@ -289,7 +312,7 @@ class Outbox:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._frames = self._rest = self._loose = None
+        self._frames = self._rest = self._loose = self._next = self._taken = None
         self._stalled_since = None
         self.size = self._rest_size = 0
 
@@ -312,3 +335,21 @@ class Outbox:
     def deadline(self) -> float | None:
         """When ``check`` has to be asked again, if nothing else happens."""
         return None if self._stalled_since is None else self._stalled_since + STALL
+
+
+def _join(taken: list[Waiting]) -> Block | tuple[bytes, ...]:
+    """What is to be written together, with how many numbers it takes."""
+    first = taken[0]
+    if isinstance(first, tuple):
+        return first
+    count, parts = 0, []
+    for each in taken:
+        if isinstance(each, Block):
+            count += each.count
+            parts.append(each.data)
+        else:
+            part = each.frame if isinstance(each, Loose) else each
+            assert isinstance(part, bytes)
+            count += bool(part) and not isinstance(each, Plain)
+            parts.append(part)
+    return Block(count, parts[0] if len(parts) == 1 else b"".join(parts))

@@ -79,6 +79,13 @@ class Replay:
         self.blocks.append(written)
         self.size += length_of(written)
 
+    def note_once(self, written: Written) -> None:
+        """As ``note``, but not again if a KeyboardInterrupt struck just after that."""
+        if self.blocks and self.blocks[-1] is written:
+            self.size = sum(map(length_of, self.blocks))
+        else:
+            self.note(written)
+
     def take_back(self) -> None:
         """Nothing of what was noted last was written: it has no number."""
         assert self.blocks is not None
