@@ -713,7 +713,32 @@ CHILD_ENDS = {
     "sys.exit": "sys.exit(0)",
     "os._exit": "os._exit(0)",
     "drops it": "client = server = None; sys.exit(0)",
+    "uses it": "{use}",
 }
+
+USES_CLIENT = """
+    for use in (lambda: client.send("echo"), client.update, client.recv_raw):
+        try:
+            use()
+        except hisock.ClientDisconnected as error:
+            assert "the parent's, which forked" in str(error), error
+        else:
+            os._exit(2)
+    client.close()
+    os._exit(0)
+"""
+
+USES_SERVER = """
+    for use in (server.run, lambda: server.send_all_clients("echo"), server.poll):
+        try:
+            use()
+        except hisock.errors.ServerClosed as error:
+            assert "the parent's, which forked" in str(error), error
+        else:
+            os._exit(2)
+    server.close()
+    os._exit(0)
+"""
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -721,9 +746,10 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @needs_fork
 @pytest.mark.parametrize("child", list(CHILD_ENDS.values()), ids=list(CHILD_ENDS))
 def test_f36_fork_of_a_client(child: str) -> None:
-    """A forked child's end says no goodbye: the parent's session goes on."""
+    """A forked child's end says no goodbye: the parent's session goes on, and what the
+    child calls on it is refused."""
     with Stage() as stage:
-        text = FORKING_CLIENT.format(child=child)
+        text = FORKING_CLIENT.format(child=child.replace("{use}", USES_CLIENT))
         with program(text, str(stage.address[1])) as (process, line):
             assert line == "still here 0"
             assert stage.left == []
@@ -735,7 +761,7 @@ def test_f36_fork_of_a_client(child: str) -> None:
 @pytest.mark.parametrize("child", list(CHILD_ENDS.values()), ids=list(CHILD_ENDS))
 def test_f36_fork_of_a_server(child: str) -> None:
     """Nor for the parent's clients: they are served on, and close still wakes it."""
-    text = FORKING_SERVER.format(child=child)
+    text = FORKING_SERVER.format(child=child.replace("{use}", USES_SERVER))
     with program(text) as (process, line):
         with Raw.call((HOST, int(line))) as peer:
             peer.send(frame(hello()) + frame(b"echo 0"))

@@ -497,9 +497,6 @@ class ClientEngine:
         self._closed = True
         self.is_usable = False
         if self.pid != os.getpid():
-            self.keeper.stop()
-            self.link.connection.is_open = self.link.is_dropped = False
-            self.link.drop()  # the connection is still the parent's
             return
         self._say_goodbye()
         end = time.monotonic() + linger
@@ -538,6 +535,17 @@ class ClientEngine:
         self._closed = True
         self.is_usable = False
         self.lock.run(self._abandon)
+
+    def disown(self) -> None:
+        """Let go of the parent's connection, in a child that was just forked. Takes no
+        lock: another thread may have held it, which the child does not have."""
+        text = "it is the parent's, which forked; connect anew in the child"
+        self._over = Closed(text)
+        self.is_usable = False
+        self.keeper.stop()
+        self.link.connection.is_open = self.link.is_dropped = False
+        self.link.drop()
+        self.pump.close_bell()
 
     def _abandon(self) -> None:
         if self._over is None:

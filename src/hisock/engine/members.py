@@ -52,6 +52,7 @@ class Members:
     Attributes:
         registry: Who is here.
         is_closed: Whether nobody will be any more.
+        is_foreign: Whether that is since this process was forked.
         wait_beside: Waits a moment for something to be so, while somebody reads.
     """
 
@@ -67,7 +68,7 @@ class Members:
         roster: bool,
     ) -> None:
         self.registry: Registry[Link] = Registry()
-        self.is_closed = False
+        self.is_closed = self.is_foreign = False
         self.roster = roster
         self._name = name
         self._limits = limits
@@ -385,6 +386,10 @@ class Members:
         Raises:
             ServerClosed: The server is.
         """
+        if self.is_foreign:
+            raise ServerClosed(
+                f"{self._name} is the parent's, which forked; start one in the child"
+            )
         if self.is_closed:
             raise ServerClosed(f"{self._name} is closed")
 

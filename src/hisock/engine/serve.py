@@ -155,6 +155,7 @@ class ServerEngine:
         if timeout is not None:
             check_timeout(timeout)
         if self.members.is_closed:
+            self._check_own()
             return False
         self._take_turn(self._turn, wait, timeout)
         return not self.members.is_closed
@@ -167,10 +168,16 @@ class ServerEngine:
         """
         check_timeout(budget)
         if self.members.is_closed:
+            self._check_own()
             return 0
         before = self._handled
         self._take_turn(self._poll, budget)
         return self._handled - before
+
+    def _check_own(self) -> None:
+        """A loop around a server of the parent process would never end."""
+        if self.members.is_foreign:
+            self.members.check_open()
 
     def _take_turn(self, action: Callable[..., None], *arguments: Any) -> None:
         while True:
@@ -445,6 +452,12 @@ class ServerEngine:
     def abandon(self) -> None:
         """Say goodbye without waiting: the interpreter or the object ends."""
         self.ending.abandon()
+
+    def disown(self) -> None:
+        """Let go of the parent's sockets, in a child that was just forked. Takes no
+        lock: another thread may have held it, which the child does not have."""
+        self.members.is_closed = self.members.is_foreign = True
+        self.pump.close(shared=True)
 
 
 def _has_rest(link: Link, event: Event, *, one: bool) -> bool:

@@ -329,18 +329,32 @@ if TYPE_CHECKING:
 
         def abandon(self) -> None: ...
 
+        def disown(self) -> None: ...
+
 
 _alive: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def say_goodbye_at_exit(engine: _Farewell) -> None:
-    """Have ``engine.abandon()`` called when the interpreter ends in this process."""
+    """Have ``engine.abandon()`` called when the interpreter ends in this process, and
+    ``engine.disown()`` in a child that is forked."""
     _alive.add(engine)
 
 
 def in_this_process() -> list[Any]:
     """Every server's and client's engine that is alive in this process."""
     return [engine for engine in list(_alive) if engine.pid == os.getpid()]
+
+
+def _disown() -> None:
+    """What was made before a fork is still the parent's."""
+    for engine in list(_alive):
+        with suppress(OSError, RuntimeError):
+            engine.disown()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_disown)
 
 
 @atexit.register
