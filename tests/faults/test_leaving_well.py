@@ -14,6 +14,7 @@ import pytest
 
 from hisock import ClientInfo, aio, start_threaded_server
 from hisock.errors import ClientDisconnected
+from hisock.session.resume import ACK_FRAMES
 
 from .programs import SLOW, AioCounter, Counter, Program, is_refused
 from .raw import HOST, PATIENCE, eventually
@@ -34,9 +35,13 @@ def check_account(
     """Every message was handled by one of two servers, in order, or is reported.
 
     Args:
-        forgiven: How many a Ctrl-C may have struck in the middle of their handler.
+        forgiven: How many a Ctrl-C may have struck in the middle of their handler. One
+            that strikes amid a write cuts the link: then the last of what was handled
+            is not acknowledged.
     """
-    known = [*first, *counter.unacked, *second]
+    twice = set(first) & set(counter.unacked)
+    assert len(twice) <= forgiven * ACK_FRAMES
+    known = [*first, *(n for n in counter.unacked if n not in twice), *second]
     assert known == sorted(set(known)), (
         f"first {first[:1]}..{first[-1:]}, reported {counter.unacked[:1]}.."
         f"{counter.unacked[-1:]}, second {second[:1]}..{second[-1:]}"

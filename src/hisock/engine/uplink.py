@@ -396,13 +396,19 @@ class Uplink:
         self._sent = 0
         if link.replay is None:
             return  # nothing is acknowledged
-        link.look_at = link.replay.size + ACK_SIZE
+        self._look_again(link.replay.size)
         if self._outgoing.gather is not None or self._lock.is_busy:
             return  # the program's loop reads anyway
         if not self._is_overfed:
             self._pump.try_pump(0.0)
         if link.replay is not None:
-            link.look_at = link.replay.size + ACK_SIZE
+            self._look_again(link.replay.size)
+
+    def _look_again(self, size: int) -> None:
+        """Look again when so much more is unheard, and at each send over the bound:
+        another thread that looks does not see to it that this one waits."""
+        bound = self._limits.outbox
+        self._link.look_at = min(size + ACK_SIZE, bound) if bound else size + ACK_SIZE
 
     @property
     def _is_overfed(self) -> bool:
