@@ -119,6 +119,21 @@ def test_a_new_group_has_its_member(registry: Registry[Member]) -> None:
     assert (registry.groups(), ada.info["group"]) == ([], None)
 
 
+def test_groups_beside_its_own_are_known(registry: Registry[Member]) -> None:
+    """The own one is not among them, unless it was joined, too."""
+    ada = join(registry, 1, "Ada", "red")
+    assert not registry.joined_by(ada)
+
+    registry.join(ada, "blue")
+    registry.regroup(ada, "green")
+    assert registry.joined_by(ada) == {"blue"}
+    registry.join(ada, "green")
+    registry.regroup(ada, "red")
+
+    assert registry.joined_by(ada) == {"blue", "green"}
+    assert registry.groups_of(ada) == {"blue", "green", "red"}
+
+
 def test_who_is_asked_may_change_meanwhile(registry: Registry[Member]) -> None:
     """Answers are copies: sending to a group may end some of its members."""
     for port in range(3):

@@ -158,7 +158,8 @@ class Members:
         if not link.is_member:
             return
         limit = self._limits.groups
-        joined = self.registry.groups_of(link)
+        # Its own is among them only if it was joined, too: so it outlives a regroup.
+        joined = self.registry.joined_by(link)
         if 0 < limit <= len(joined) and group not in joined:
             raise InvalidOption(f"{dict(link.info)} is in {len(joined)} groups already")
         self.registry.join(link, group)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 __all__ = ("Registry",)
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any, Generic, Protocol, TypeVar
 
 from hisock.types import ClientInfo
@@ -113,6 +113,10 @@ class Registry(Generic[M]):
         if member.info["group"] == group:
             member.info._change("group", None)
         _leave(self._groups, group, member)
+
+    def joined_by(self, member: M) -> Set[str]:
+        """The groups that a member was put into beside its own."""
+        return self._joined.get(member, frozenset())
 
     def groups_of(self, member: M) -> frozenset[str]:
         """Every group a member is in."""
