@@ -196,7 +196,10 @@ class Link:
     @property
     def wants_reading(self) -> bool:
         """Whether the peer may still send something."""
-        return not (self._eof or self.is_paused or self.rests_until is not None)
+        if self._eof or self.is_paused:
+            return False
+        # Behind a goodbye of ours only the end is awaited: what comes costs nothing.
+        return self.rests_until is None or self.connection.state is State.CLOSING
 
     @property
     def is_unheard(self) -> bool:
