@@ -86,6 +86,9 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "contract/test_lost_sessions.py::test_too_much_waits_for_all_clients",
         "contract/test_lost_sessions.py::test_too_much_waits_for_a_slow_client",
     ),
+    "refusal_rate": (
+        "contract/test_authentication.py::test_who_guesses_too_often_is_not_heard_for_a_while",
+    ),
     "requests": (
         "contract/test_many_calls.py::test_a_call_is_refused_where_too_many_are_open",
     ),
