@@ -98,8 +98,18 @@ class Terminal:
             self._process.terminate()
             self._process.wait(PATIENCE)
         else:
+            self._wait_until_it_waits()
             self._process.send_signal(signal.SIGINT)
             self.expect_end()
+
+    def _wait_until_it_waits(self) -> None:
+        """What it has shown may be said just before it gets to where it waits; a person
+        is not that quick. Only Linux tells."""
+        status = Path(f"/proc/{self._process.pid}/stat")
+        deadline = time.monotonic() + PATIENCE
+        while status.exists() and status.read_text().rpartition(") ")[2][0] != "S":
+            assert time.monotonic() < deadline, f"{self.program} never waits"
+            time.sleep(0.001)
 
     def expect_end(self) -> None:
         """Wait until the program has ended by itself, with exit code 0."""
