@@ -367,8 +367,9 @@ class SessionLost(HiSockError, ConnectionError):
             unauthorized unknown classic closed``.
         unacked: The messages that were accepted and of which nobody knows whether they
             arrived, as ``hisock.types.Message``; the oldest first.
-        missed: How many messages, calls and answers of the server are lost; ``None``
-            if nobody knows, as after a restart of the server.
+        missed: How many frames of the server are lost: messages, calls, answers, and
+            what it says of names and groups; ``None`` if nobody knows, as after a
+            restart of the server.
     """
 
     code = "session_lost"

@@ -33,7 +33,7 @@ from hisock.errors import (
 )
 from hisock.server import HiSockServer, ThreadedHiSockServer
 
-from . import LOCALHOST, PATIENCE, Net, Record, Thread, eventually
+from . import LOCALHOST, PATIENCE, Net, Record, Thread, eventually, own_address
 
 #: What a client may say before it is let in.
 EARLY = 64 * 1024
@@ -583,14 +583,13 @@ class Door:
         self.go.set()
         self.checks = Record()
         self.limits = Limits()
+        self.host = LOCALHOST
         self._stack = contextlib.ExitStack()
         self.server: ThreadedHiSockServer
 
-    def open(self, **options: Any) -> Door:
+    def open(self, *, address: Any = (LOCALHOST, 0), **options: Any) -> Door:
         """Begin to serve."""
-        self.server = start_threaded_server(
-            (LOCALHOST, 0), limits=self.limits, **options
-        )
+        self.server = start_threaded_server(address, limits=self.limits, **options)
         self.server.authenticate(self._check)
         self.server.on("join")(lambda client: self.got("join", client["name"]))
         self.server.on("leave")(lambda client: self.got("leave", client["name"]))
@@ -607,7 +606,7 @@ class Door:
 
     def caller(self, **fields: Any) -> Caller:
         """A raw client that has said nothing."""
-        caller = Caller(self.server.addr, **fields)
+        caller = Caller((self.host, self.server.addr[1]), **fields)
         self._stack.callback(caller.sock.close)
         return caller
 
@@ -961,8 +960,11 @@ def test_no_session_is_taken_over_before_the_verdict(door: Door) -> None:
 
 def test_who_guesses_too_often_is_not_heard_for_a_while(door: Door) -> None:
     """Nobody of that address is, until it is made good; who is in stays."""
+    if (host := own_address()) is None:
+        pytest.skip("this machine has loopback alone, which has no such limit")
     door.limits = Limits(refusal_rate=1)
-    caller = settled(door.open())
+    caller = settled(door.open(address=("0.0.0.0", 0)))
+    door.host = host
     for _ in range(2):  # one at once, and the one too many
         guesser = again(door, caller, secrets.token_hex(32))
         assert guesser.prove(SECRET)[:2] == [BYE, 3]
@@ -971,7 +973,8 @@ def test_who_guesses_too_often_is_not_heard_for_a_while(door: Door) -> None:
     door.caller().expect_end()
     caller.send([1, "it", 1])
     assert door.got.next() == ("it", 1)
-    with connect(door.server.addr, "ben", token="benny") as client:
+    address = (host, door.server.addr[1])
+    with connect(address, "ben", token="benny") as client:
         client.call("it", 2, timeout=PATIENCE)  # it comes back until it is heard
     assert time.monotonic() - began > 0.5
 

@@ -46,6 +46,7 @@ from . import (
     Thread,
     bare,
     eventually,
+    own_address,
 )
 
 Test = TypeVar("Test", bound=Callable[..., None])
@@ -611,17 +612,6 @@ def test_as_many_clients_as_may_be(plain: Net, options: dict[str, Any]) -> None:
     assert enter(plain, server, "cay").welcome["name"] == "cay"
 
 
-def own_address() -> str | None:
-    """An address of this machine that others know, too; nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return None
-        address: str = probe.getsockname()[0]
-    return None if address.startswith("127.") else address
-
-
 @limit("connections_per_address")
 def test_as_many_connections_from_one_address_as_may_be(plain: Net) -> None:
     """Are served; one more is closed without a word, and who leaves makes room. Over
@@ -683,6 +673,53 @@ def test_addresses_are_counted_one_by_one(
     admitted = [admit(host, port) for port in range(3)]
     closed = [sock.fileno() < 0 for sock in admitted]
     assert closed == [False, False, is_counted]
+    assert admit("192.0.2.8", 1).fileno() >= 0
+
+
+@limit("message_rate")
+def test_who_only_receives_sends_nothing(net: Net) -> None:
+    """Acknowledgements are no messages: what is sent to a client asks for them."""
+    server = serve(net, limits=Limits(message_rate=1))
+    client, got = net.client(server, "ann"), Record()
+    client.on("it")(lambda message: got(message[0]))
+    net.turn(client)
+    net.expect_members(server, 1)
+    for number in range(1000):
+        server.send_client("ann", "it", [number, bytes(4000)])
+    assert got.take(1000) == list(range(1000))
+    assert server.client("ann").is_connected
+
+
+@limit("refusal_rate")
+@pytest.mark.parametrize(
+    ("host", "most", "is_counted"),
+    [
+        ("192.0.2.7", 1, True),
+        ("2001:db8::7", 1, True),
+        ("192.0.2.7", 2, False),
+        ("192.0.2.7", 0, False),
+        ("127.0.0.2", 1, False),
+        (None, 1, False),
+    ],
+)
+def test_refusals_are_counted_by_address(
+    plain: Net, host: str | None, most: int, is_counted: bool
+) -> None:
+    """After one more than may be nobody of there is heard; loopback is everybody's."""
+    server = plain.server(limits=Limits(refusal_rate=most))
+    pump = bare(server)._engine.pump
+
+    def admit(host: str | None, port: int) -> socket.socket:
+        near, far = socket.socketpair()
+        plain.adopt(near)
+        pump._admit(far, "" if host is None else (host, port))
+        return far
+
+    assert admit(host, 1).fileno() >= 0
+    (link,) = pump.links
+    for _ in range(2):
+        pump.note_refusal(link)
+    assert (admit(host, 2).fileno() < 0) == is_counted
     assert admit("192.0.2.8", 1).fileno() >= 0
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.chaos.pipes import How
 
 from hisock import Limits
+from hisock.engine.backpressure import Memory
 from hisock.errors import ClientDisconnected, SessionLost, Undelivered
 from hisock.session.resume import ACK_SIZE
 from hisock.types import Message
@@ -166,31 +167,46 @@ def test_too_many_are_cut_off(compact: Net) -> None:
     assert all(each == "resume" or each.reason == "evicted" for each in reasons)
 
 
-def test_too_much_waits_for_all_clients(compact: Net) -> None:
-    """Of all servers of the program together; who is cut off makes room first."""
-    way = made(compact, limits=Limits(memory=MEMORY))
+def waiting_for(way: CutWay, most: int) -> Any:
+    """Who is cut off, when more than so much waits for it."""
     turn(way)
     way.proxy.refuse()
     way.cut()
     way.expect("drop")
     link = bare(way.server)._members.look_up("ann")
-    sent = 0
-    while link.outbox.held <= MEMORY:
+    while link.outbox.held <= most:
         assert len(way.server) == 1, "no more waits than may"
         way.server.send_client("ann", "it", bytes(1000))
-        sent += 1
-    other = compact.server(limits=Limits(memory=MEMORY))
-    memory = bare(other)._engine.pump._memory
-    assert memory.excess(time.monotonic()) == link.outbox.held - MEMORY
-    assert not memory.victims(), "none of its own"
+    return link
+
+
+def excess_of(server: Any) -> int:
+    """What a server has to let go of just now."""
+    return Memory(bare(server)._engine.pump, MEMORY).excess(0.0)
+
+
+def test_too_much_waits_for_all_clients(compact: Net) -> None:
+    """Of all servers of the program together: each that holds more than its share lets
+    go of that; who is cut off makes room first."""
+    way = made(compact, limits=Limits(memory=MEMORY))
+    link = waiting_for(way, 6 * MEMORY // 10)
+    others = made(compact)
+    other = waiting_for(others, 3 * MEMORY // 10)
+    idle = compact.server()
+    for server in (way.server, others.server, idle):
+        assert excess_of(server) <= 0
+    while link.outbox.held + other.outbox.held <= MEMORY:
+        assert len(way.server) == 1, "no more waits than may"
+        way.server.send_client("ann", "it", bytes(1000))
+    assert excess_of(others.server) < 0 > excess_of(idle)
     # Looked at when something is sent, and then only a few times a second.
     while len(way.server):
         way.server.send_all_clients("it", b"")
     error = way.told_server.next()
     assert isinstance(error, Undelivered)
-    assert len(error.sent) >= sent
     assert way.told_server.next() == "leave"
-    assert memory.excess(time.monotonic() + 1) == -MEMORY
+    assert excess_of(others.server) == other.outbox.held - MEMORY
+    assert len(others.server) == 1
     way.proxy.accept_again()
     lost = way.told_client.next()
     assert (lost.reason, lost.missed) == ("evicted", len(error.sent))

@@ -559,6 +559,8 @@ def test_answers_come_through_a_full_queue(net: Net) -> None:
         for number in range(1, 40):
             slow.client.send("it", [number])
         eventually(lambda: slow.link.is_paused)
+        session = slow.link.connection.session
+        eventually(lambda: session.received == session.told)  # no timer is left
         asking = Thread(
             lambda: slow.server.call_client("ann", "double", 21, timeout=PATIENCE)
         )
@@ -592,3 +594,18 @@ def test_an_answer_behind_a_flood_is_not_waited_for(net: Net) -> None:
         slow.let_go.set()
     assert slow.got.take(400) == list(range(400))
     assert slow.server.call_client("ann", "double", 21) == 42
+
+
+def test_what_comes_in_many_pieces_waits_as_one(net: Net) -> None:
+    """To look how much waits costs the same, however small the pieces are."""
+    slow = SlowHandler(net, handler_messages=0)
+    try:
+        for number in range(300):
+            slow.client.send("it", [number])
+            if not number:
+                assert slow.begun.wait(PATIENCE)
+        eventually(lambda: slow.waiting >= 299)
+        assert len(slow.link.inbox) <= 3
+    finally:
+        slow.let_go.set()
+    assert slow.got.take(300) == list(range(300))

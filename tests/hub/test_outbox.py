@@ -553,8 +553,10 @@ def whole(stream: bytes) -> list[bytes]:
     return frames
 
 
-def test_f4_ctrl_c_while_frames_get_their_numbers() -> None:
-    """Wherever it strikes: every frame is written once, in order, and kept once."""
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_f4_ctrl_c_while_frames_get_their_numbers(is_cut: bool) -> None:
+    """Wherever it strikes: every frame is written once, in order, and kept once; also
+    where the link is cut next, and what was begun is written again."""
     frames = [message(number) for number in range(20)]
     struck = 0
     for place in count():
@@ -567,6 +569,9 @@ def test_f4_ctrl_c_while_frames_get_their_numbers() -> None:
                 outbox.add_loose(frame, lambda *_: b"", slot=slot)
         with interrupt_at(place) as reached, suppress(KeyboardInterrupt):
             outbox.head()
+        if is_cut:
+            outbox.cut()
+            outbox.resume(replay.again())
         assert write(outbox) == b"".join(frames), reached
         assert replay.last == len(frames), reached
         again = [part for part in replay.again() if isinstance(part, bytes)]

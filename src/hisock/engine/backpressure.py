@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Memory", "is_overfed", "stop_asking")
+__all__ = ("Memory", "gather", "is_overfed", "stop_asking")
 
 import weakref
 from collections.abc import Iterator
@@ -39,6 +39,25 @@ def is_overfed(link: Link, limits: Limits) -> bool:
     return too_many or 0 < limits.handler_queue < size
 
 
+def gather(link: Link) -> None:
+    """Make one of what a busy client has sent in many pieces, so that to look how much
+    waits costs the same each time."""
+    inbox = link.inbox
+    while len(inbox) > 1:
+        before, last = inbox[-2:]
+        if not (
+            isinstance(last, Messages)
+            and isinstance(before, Messages)
+            and last.is_packed == before.is_packed
+            and not (last.place or before.place)
+        ):
+            return
+        size = before.size + last.size
+        before.bodies += last.bodies
+        before.size = size
+        inbox.pop()
+
+
 def stop_asking(link: Link, limits: Limits) -> None:
     """Too much came before the answers that this side awaits: they fail."""
     requests = link.connection.requests
@@ -70,11 +89,20 @@ class Memory:
         _pumps[weakref.ref(pump, lambda gone: _pumps.pop(gone, None))] = None
 
     def excess(self, now: float) -> int:
-        """How many bytes are too many; looked at now and then only."""
+        """How many bytes this server has to let go of; looked at now and then only.
+
+        No more than it holds above its share: who holds much is to make room, and some
+        server always holds more than that.
+        """
         if not self._limit or now < self._due:
             return 0
         self._due = now + _WEIGH
-        return sum(link.outbox.held for link in _links()) - self._limit
+        held = {pump: _held_by(pump) for pump in _all_pumps()}
+        total = sum(held.values())
+        if total <= self._limit:
+            return total - self._limit
+        sharing = sum(1 for size in held.values() if size)
+        return min(total - self._limit, held[self._pump] - self._limit // sharing)
 
     def victims(self) -> list[Link]:
         """Whom to let go: sessions that are cut off, the oldest first, then who holds
@@ -85,10 +113,15 @@ class Memory:
         return [link for link in pump.dropped if link.outbox.held] + slow
 
 
-def _links() -> Iterator[Link]:
-    """Every link of a server in this process."""
+def _all_pumps() -> Iterator[Pump]:
+    """Those of every server in this process."""
     for reference in list(_pumps):
         pump = reference()
         if pump is not None:
-            yield from (link for link in list(pump.links) if link.is_open)
-            yield from list(pump.dropped)
+            yield pump
+
+
+def _held_by(pump: Pump) -> int:
+    """Bytes that wait for the clients of one server."""
+    links = [link for link in list(pump.links) if link.is_open]
+    return sum(link.outbox.held for link in [*links, *list(pump.dropped)])

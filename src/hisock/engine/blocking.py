@@ -537,8 +537,8 @@ class ClientEngine:
         self.lock.run(self._abandon)
 
     def disown(self) -> None:
-        """Let go of the parent's connection, in a child that was just forked. Takes no
-        lock: another thread may have held it, which the child does not have."""
+        """Let go of the parent's connection, in a child that was just forked."""
+        self.lock.disown()
         text = "it is the parent's, which forked; connect anew in the child"
         self._over = Closed(text)
         self.is_usable = False

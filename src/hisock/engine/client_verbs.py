@@ -117,7 +117,8 @@ class ClientVerbs:
     async def close(self) -> None:
         """Say goodbye and wait until the server has heard it, at most 1 s."""
         if self._watch is None:
-            await self._end_unwanted()
+            if self._unwanted is not None:  # its end is seen to in any case
+                await asyncio.wait([self._unwanted], timeout=LINGER)
             return
         engine, watch = self._engine, self._watch
         if engine.is_closed:

@@ -146,6 +146,9 @@ class Inquiry:
             raise SessionLost(f"{dict(link.info)} is no longer connected")
         asked, frame = begin()
         self.engine.outgoing.write_now(link, frame)
+        if link.is_paused:  # from now on it is read for the answer's sake
+            self.engine.pump.touch(link)
+            self.engine.wake()
         return asked
 
     def call(

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.allowance import ByAddress, allowance_of
-from hisock.engine.backpressure import Memory, is_overfed, stop_asking
+from hisock.engine.backpressure import Memory, gather, is_overfed, stop_asking
 from hisock.engine.dial import forget_path, tune
 from hisock.engine.drive import CAPACITY, Drive
 from hisock.engine.link import Link
@@ -202,6 +202,8 @@ class Pump:
                 self._listener.close()
             for link in self.links:
                 link.drop()
+            self.links.clear()
+            self.dropped.clear()
             return
         self.stop_accepting()
         for link in list(self.links):
@@ -285,7 +287,7 @@ class Pump:
     def note_refusal(self, link: Link) -> None:
         """One of this address could not prove who it is."""
         host = str(link.address[0])
-        if host != "unix":  # they all share that
+        if not host.startswith(_LOOPBACK):  # a proxy's, perhaps, and everybody's
             self._refusals.note(host, time.monotonic())
 
     def _evict_stranger(self, now: float) -> None:
@@ -387,6 +389,8 @@ class Pump:
             self.ready.append(link)
         if link.inbox and link.is_busy:
             self.busy[link] = None
+        if link.is_busy:
+            gather(link)
         was_paused = link.is_paused
         link.is_paused = link.is_busy and is_overfed(link, self._limits)
         if link.is_paused:

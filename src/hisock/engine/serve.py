@@ -454,8 +454,8 @@ class ServerEngine:
         self.ending.abandon()
 
     def disown(self) -> None:
-        """Let go of the parent's sockets, in a child that was just forked. Takes no
-        lock: another thread may have held it, which the child does not have."""
+        """Let go of the parent's sockets, in a child that was just forked."""
+        self.lock.disown()
         self.members.is_closed = self.members.is_foreign = True
         self.pump.close(shared=True)
 

@@ -73,6 +73,13 @@ class StateLock:
                 if self.postponed:
                     self.catch_up()
 
+    def disown(self) -> None:
+        """Be free in a child that was just forked: another thread may have held it,
+        which the child does not have."""
+        self.reading = threading.RLock()
+        self.is_busy = False
+        self.postponed.clear()
+
     def catch_up(self) -> None:
         """Do what was put off; later, if this thread is inside the lock already."""
         with self.reading:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from hisock.engine.link import Link
 from hisock.errors import RemoteProtocolError
 from hisock.handlers.cast import unpack
-from hisock.session.resume import Block, Written, numbered
+from hisock.session.resume import Block, Written, length_of, numbered
 from hisock.types import Message
 from hisock.wire import compact
 from hisock.wire import frames as kinds
@@ -30,7 +30,9 @@ def accepted(link: Link) -> int:
     """How many frames were written to a peer, or wait for it, from the first on."""
     written = 0 if link.replay is None else link.replay.last
     waiting = link.outbox.waiting()
-    return written + sum(f.count if isinstance(f, Block) else 1 for f in waiting)
+    # What was replaced meanwhile has no bytes, and gets no number.
+    counts = (f.count if isinstance(f, Block) else bool(length_of(f)) for f in waiting)
+    return written + sum(counts)
 
 
 def _classic(written: Written, header_len: int) -> Iterator[Message]:

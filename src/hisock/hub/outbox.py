@@ -282,6 +282,7 @@ class Outbox:
     def cut(self) -> None:
         """The link is gone: what was begun is in ``replay``, what had no number and
         was no message is of no use any more."""
+        self._settle()
         self.size -= self._rest_size
         self._rest_size = 0
         self._rest = None

@@ -163,8 +163,7 @@ class Connection(Handshake):
                     self.idle_talk += 1
                 case Pong():
                     self.idle_talk += 1
-                case Ack(number):
-                    self.idle_talk += 1
+                case Ack(number):  # not counted: what we send asks for it
                     if self.session is not None:
                         self.session.replay.acknowledge(number)
                 case Request() as request:

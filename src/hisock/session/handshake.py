@@ -73,7 +73,7 @@ class Handshake:
         feed: Takes in what was read at a time, and tells what it means.
         header_len: Bytes of every classic header.
         heard: When something was read last, or somebody began to listen.
-        idle_talk: Frames that came and are neither messages nor part of a call.
+        idle_talk: Pings and pongs that came.
         is_agreed: Whether both sides know which wire is spoken.
         is_asked: Whether a server has asked for proof, and not given its verdict.
         is_guarded: Whether a client has to prove who it is.
