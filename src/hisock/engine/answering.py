@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
-from hisock.engine.log import logger
 from hisock.engine.running import Running
 from hisock.errors import (
     CommandError,
@@ -41,8 +40,6 @@ from hisock.wire.payload import check_name
 
 if TYPE_CHECKING:
     from hisock.engine.serve import ServerEngine
-
-_log = logger("hisock.server")
 
 
 class Answers(Running):
@@ -93,7 +90,7 @@ class Answers(Running):
         change = engine.gate.naming.change
         changed, old, is_refused = engine.lock.run(change, link, key, new)
         if is_refused:
-            _log.info("%s may not have the %s %.80r", dict(link.info), key, new)
+            engine.gate.tell_denied(link, key, new)
         if not changed:
             return False
         return engine.run_event(link, f"{key}_change", link.info, old, new)

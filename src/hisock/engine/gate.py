@@ -155,6 +155,12 @@ class Gate:
         if count := self._repeats.due(refusal.code):
             _log.warning("refused %s: %s (%d)", link.where, refusal.text, count)
 
+    def tell_denied(self, link: Link, key: str, new: str | None) -> None:
+        """A client asked for a name or group that it may not have."""
+        if count := self._repeats.due(key):
+            text = "%s may not have the %s %.80r (%d)"
+            _log.info(text, dict(link.info), key, new, count)
+
     def _enter(
         self,
         link: Link,
@@ -401,10 +407,8 @@ class Gate:
             return Refusal(ended, _FINAL[ended])
         if self._speaks_compact(hello):
             if hello.proto < PROTO:
-                text = (
-                    f"this server speaks version {PROTO} of the compact wire, the "
-                    f"client speaks up to {hello.proto}; use a newer hisock there"
-                )
+                # No longer: a stranger hears little more than it said.
+                text = f"this server speaks version {PROTO}, the client {hello.proto}"
                 return Refusal("version", text)
         elif "classic" not in self._wires:
             text = "this server does not speak the wire of hisock 1.1"
@@ -445,7 +449,9 @@ class Gate:
         if closed.is_cut or closed.error or link.connection.goodbye:
             self._report_undelivered(link)
         is_normal = not (closed.error or closed.reason.startswith("slow consumer"))
-        say = _log.info if is_normal else _log.warning
+        # Whoever may join may cause this without end.
+        is_news = not is_normal and self._repeats.due(Closed)
+        say = _log.warning if is_news else _log.info
         say("left: %s: %s", dict(link.info), closed.reason)
         self.naming.has_left(link)
         if link in self._new:  # it was gone before anybody heard of it
