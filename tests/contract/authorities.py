@@ -40,6 +40,7 @@ class Authorities:
         expired: The same, but not valid any more.
         elsewhere: The same for a host that is not here.
         client: The same for a client.
+        second_client: The same for another client.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,6 +55,7 @@ class Authorities:
         self.expired = self._issue("expired", known, *HERE, not_after=yesterday)
         self.elsewhere = self._issue("elsewhere", known, "example.org")
         self.client = self._issue("client", known, "ann@example.org")
+        self.second_client = self._issue("ben", known, "ben@example.org")
         self.foreign_client = self._issue("eve", strange, "eve@example.org")
 
     def _write(self, name: str, data: bytes) -> str:

@@ -71,12 +71,12 @@ def joined(stage: Stage, name: str = "bad") -> Compact:
 
 
 @contextlib.contextmanager
-def served() -> Iterator[tuple[HiSockClient, Compact]]:
+def served(**options: Any) -> Iterator[tuple[HiSockClient, Compact]]:
     """Our client, and the raw server of its connection, agreed on the compact wire."""
     listener = Listener()
     with (
         listener.sock,
-        connect(listener.address, "us") as client,
+        connect(listener.address, "us", **options) as client,
         listener.sock.accept()[0] as sock,
     ):
         server = Compact(sock)
