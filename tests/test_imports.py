@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,23 @@ def test_every_public_name_is_there() -> None:
         "try: hisock.conect\n"
         "except AttributeError as error: print(error)"
     ).splitlines() == ["True", "True", "module 'hisock' has no attribute 'conect'"]
+
+
+def test_t31_what_is_required_is_known() -> None:
+    """An installation brings three packages and no more; all else is an extra, each
+    with the lowest version that will do."""
+    required: set[str] = set()
+    extras: dict[str, set[str]] = {}
+    for line in metadata.requires("hisock") or ():
+        needed, _, condition = line.partition(";")
+        name = re.split(r"[<>=!~\s]", needed.strip())[0]
+        assert ">=" in needed, line
+        found = re.search(r"extra == ['\"](\w+)['\"]", condition)
+        (extras.setdefault(found[1], set()) if found else required).add(name)
+
+    assert required == {"msgspec", "typer", "rich"}
+    assert set(metadata.metadata("hisock").get_all("Provides-Extra", ())) == {
+        "tls",
+        "test",
+    }
+    assert extras["tls"] == {"cryptography"}
