@@ -1,4 +1,4 @@
-"""``docs/faults.md`` has a row for each fault, and names tests that exist."""
+"""``docs/faults.md`` has a row for each fault and threat, and names real tests."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "faults.md"
 #: Those that this part of hisock can meet: 43 to 47 are of servers that share clients.
-FAULTS = [*range(1, 43), *range(48, 55)]
+FAULTS = [str(number) for number in (*range(1, 43), *range(48, 55))]
+#: All of them, those of later parts with the reason.
+THREATS = [f"T{number}" for number in range(1, 32)]
+PROMISES = ROOT / "docs" / "promises.md"
 
 _NAMED = re.compile(r"`(tests/[\w/]+\.py)::([\w.]+)`")
 
 
-def rows() -> dict[int, list[str]]:
+def rows(path: Path) -> dict[str, list[str]]:
     """The cells of each row behind its number."""
-    found: dict[int, list[str]] = {}
-    for line in TABLE.read_text(encoding="utf-8").splitlines():
+    found: dict[str, list[str]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if line.startswith("|") and cells[0].isdigit():
-            number = int(cells[0])
-            assert number not in found, f"two rows for {number}"
-            found[number] = cells[1:]
+        if line.startswith("|") and re.fullmatch(r"T?[0-9]+", cells[0]):
+            assert cells[0] not in found, f"two rows for {cells[0]}"
+            found[cells[0]] = cells[1:]
     return found
 
 
-ROWS = rows()
+ROWS = rows(TABLE)
 
 
 @cache
@@ -47,17 +49,29 @@ def names_in(path: str) -> frozenset[str]:
 
 
 def test_no_fault_is_missing() -> None:
-    """Each has its row, in order, and no other has."""
-    assert list(ROWS) == FAULTS
+    """Each fault and each threat has its row, in order, and no other has."""
+    assert list(ROWS) == [*FAULTS, *THREATS]
 
 
-@pytest.mark.parametrize("number", FAULTS)
-def test_each_row_says_what_happens_and_what_shows_it(number: int) -> None:
+def test_each_threat_has_its_defence() -> None:
+    """What faults.md shows is promised under the same number."""
+    promised = rows(PROMISES)
+    assert [number for number in promised if number in ROWS] == THREATS
+    for number in THREATS:
+        threat, defence = promised[number]
+        assert threat
+        is_later = ROWS[number][1].startswith("None here: ")
+        assert (defence == "Of a later part.") == is_later, number
+
+
+@pytest.mark.parametrize("number", [*FAULTS, *THREATS])
+def test_each_row_says_what_happens_and_what_shows_it(number: str) -> None:
     """A fault, what becomes of it, and tests that exist; or a reason for none."""
     fault, happens, shown = ROWS[number]
     assert fault
     assert len(happens) > len("It works.")
     named = _NAMED.findall(shown)
+    assert len(named) == len(set(named))
     for path, name in named:
         assert (ROOT / path).is_file(), path
         assert name in names_in(path), f"{path} has no {name}"
@@ -69,8 +83,9 @@ def test_each_row_says_what_happens_and_what_shows_it(number: int) -> None:
 
 
 def test_each_test_of_a_fault_is_named() -> None:
-    """A test with a fault's number in its name stands in the row of that fault."""
+    """A test with a number in its name stands in the row of that fault or threat."""
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for name in names_in(path.relative_to(ROOT).as_posix()):
-            for number in re.findall(r"(?<=_)f(\d+)(?=_)", name):
-                assert f"::{name}`" in ROWS[int(number)][2], f"{name} in {number}"
+            for kind, number in re.findall(r"(?<=_)([ft])0*(\d+)(?=_)", name):
+                row = ROWS["T" * (kind == "t") + number]
+                assert f"::{name}`" in row[2], f"{name} in {kind}{number}"
