@@ -408,7 +408,10 @@ class Gate:
         if self._speaks_compact(hello):
             if hello.proto < PROTO:
                 # No longer: a stranger hears little more than it said.
-                text = f"this server speaks version {PROTO}, the client {hello.proto}"
+                text = (
+                    f"this server speaks version {PROTO}, "
+                    f"the client up to {hello.proto}"
+                )
                 return Refusal("version", text)
         elif "classic" not in self._wires:
             text = "this server does not speak the wire of hisock 1.1"
