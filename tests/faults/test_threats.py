@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -462,6 +463,31 @@ def _proved(peer: Compact, **claim: Any) -> list[Any]:
     return answer(peer)
 
 
+def _call(server: Any, known: Authorities, files: dict[str, str]) -> Compact:
+    """A client that shows a certificate."""
+    context = known.client_context()
+    context.load_cert_chain(files["cert"], files["key"])
+    sock = socket.create_connection(server.get_addr())
+    return Compact(context.wrap_socket(sock, server_hostname=HOST))
+
+
+def test_t09_a_stolen_session_without_a_check(tmp_path: Path) -> None:
+    """A session belongs to whom the certificate names, though nobody asks for more."""
+    known = Authorities(tmp_path)
+    server = start_threaded_server((HOST, 0), tls={**known.server, "ca": known.ca})
+
+    with server, _call(server, known, known.client) as owner:
+        owner.send(hello("ann", **claim("a", "b")))
+        assert owner.take_frame().startswith(b"$WELCOME$ ")
+        owner.send(frame(b"$COMPACT$"))
+        with _call(server, known, known.second_client) as thief:
+            thief.send(hello("ann", **claim("b", "e")))
+            assert b"that session belongs to somebody else" in thief.take_frame()
+        with _call(server, known, known.client) as again:
+            again.send(hello("ann", **claim("b", "c")))
+            assert b'"resumed": true' in again.take_frame()
+
+
 def test_t09_a_stolen_session_under_another_certificate(tmp_path: Path) -> None:
     """Whoever shows a certificate of somebody else does not go on with a session,
     though it has its secret; its owner does."""
@@ -473,12 +499,7 @@ def test_t09_a_stolen_session_under_another_certificate(tmp_path: Path) -> None:
         return Identity(credentials.certificate_names[0])
 
     server.on("who")(lambda client: client.identity and client.identity.id)
-
-    def call(files: dict[str, str]) -> Compact:
-        context = known.client_context()
-        context.load_cert_chain(files["cert"], files["key"])
-        sock = socket.create_connection(server.get_addr())
-        return Compact(context.wrap_socket(sock, server_hostname=HOST))
+    call = partial(_call, server, known)
 
     with server, call(known.client) as owner:
         assert _proved(owner, **claim("a", "b"))[0] == 37

@@ -253,7 +253,10 @@ class Gate:
         if not session.tokens.admits(hello.token):
             # It is to begin a session of its own.
             return Refusal("unauthorized", "this is not the token of that session", 0)
-        if self.guard.is_set and _id_of(link.info.identity) != _id_of(identity):
+        is_other = _names_of(newcomer) != _names_of(link)  # of a certificate
+        if is_other or (
+            self.guard.is_set and _id_of(link.info.identity) != _id_of(identity)
+        ):
             return Refusal("unauthorized", "that session belongs to somebody else")
         replay = session.replay
         goes_on = session.goes_on(hello)
@@ -344,7 +347,7 @@ class Gate:
             name=hello.name,
             group=hello.group,
             address=link.address[:2],
-            certificate_names=tuple(getattr(link.sock, "peer_names", ())),
+            certificate_names=_names_of(link),
             wire="compact" if self._speaks_compact(hello) else "classic",
             resuming=tokens is not None and tokens.admits(hello.token),
         )
@@ -511,6 +514,11 @@ def _describe(link: Link, hello: Hello) -> ClientInfo:
     info = ClientInfo(link.address[:2], hello.name, hello.group)
     info._member = link
     return info
+
+
+def _names_of(link: Link) -> tuple[str, ...]:
+    """Whom its certificate names; nobody without one."""
+    return tuple(getattr(link.sock, "peer_names", ()))
 
 
 def _id_of(identity: Identity | None) -> str | int | None:
