@@ -456,47 +456,43 @@ class Handlers:
         #: What was registered: the decorator, its arguments, the function.
         self._registered: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = []
 
-    def _note(self, verb: str, *arguments: Any, **options: Any) -> Any:
+    def _note(
+        self, verb: str, *arguments: Any, **options: Any
+    ) -> Callable[[Handler], Handler]:
         def register(function: Handler) -> Handler:
             self._registered.append((verb, arguments, options, function))
             return function
 
         return register
 
-    def _note_alone(self, verb: str, function: Handler) -> Handler:
-        self._registered.append((verb, (), {}, function))
-        return function
-
     def on(self, command: str, **options: Any) -> Callable[[Handler], Handler]:
         """As ``HiSockServer.on``."""
-        decorator: Callable[[Handler], Handler] = self._note("on", command, **options)
-        return decorator
+        return self._note("on", command, **options)
 
     def every(self, seconds: float) -> Callable[[Handler], Handler]:
         """As ``HiSockServer.every``."""
-        decorator: Callable[[Handler], Handler] = self._note("every", seconds)
-        return decorator
+        return self._note("every", seconds)
 
     def on_error(self, function: Handler) -> Handler:
         """As ``HiSockServer.on_error``."""
-        return self._note_alone("on_error", function)
+        return self._note("on_error")(function)
 
     def on_drop(self, function: Handler) -> Handler:
         """As ``HiSockServer.on_drop``."""
-        return self._note_alone("on_drop", function)
+        return self._note("on_drop")(function)
 
     def on_resume(self, function: Handler) -> Handler:
         """As ``HiSockServer.on_resume``."""
-        return self._note_alone("on_resume", function)
+        return self._note("on_resume")(function)
 
     def on_session_lost(self, function: Handler) -> Handler:
         """As ``HiSockClient.on_session_lost``."""
-        return self._note_alone("on_session_lost", function)
+        return self._note("on_session_lost")(function)
 
     def on_gap(self, function: Handler) -> Handler:
         """As ``HiSockClient.on_gap``."""
-        return self._note_alone("on_gap", function)
+        return self._note("on_gap")(function)
 
     def authenticate(self, check: Handler) -> Handler:
         """As ``HiSockServer.authenticate``."""
-        return self._note_alone("authenticate", check)
+        return self._note("authenticate")(check)
