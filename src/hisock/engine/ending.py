@@ -7,7 +7,6 @@ from __future__ import annotations
 
 __all__ = ("Ending", "Farewell")
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -144,9 +143,6 @@ class Ending:
         """
         engine = self._engine
         if engine.members.is_closed:
-            return
-        if engine.pid != os.getpid():
-            engine.lock.run(self._let_go)
             return
         self.prepare(linger, drain=drain, reason=reason, reconnect=reconnect)
         if engine.turn.is_mine:
@@ -290,7 +286,7 @@ class Ending:
     def abandon(self) -> None:
         """Say goodbye without waiting: the interpreter or the object ends."""
         engine = self._engine
-        if engine.members.is_closed or engine.pid != os.getpid():
+        if engine.members.is_closed:
             return
         engine.lock.run(self._abandon)
 
@@ -307,5 +303,4 @@ class Ending:
             engine.release()
         engine.members.is_closed = True
         self._finished.set()
-        # After a fork the connections, and what watches them, are still the parent's.
-        engine.pump.close(shared=engine.pid != os.getpid())
+        engine.pump.close()
