@@ -27,7 +27,7 @@ from hisock.session.events import (
     Presented,
     Resumed,
 )
-from hisock.session.resume import ACK_SIZE, Session
+from hisock.session.resume import Session
 from hisock.session.states import State
 from hisock.types import ClientInfo, Credentials, Identity
 from hisock.wire.frames import (
@@ -237,7 +237,8 @@ class Gate:
             beats=hello.beats,
         )
         link.begin_session(session)
-        link.look_at = min(ACK_SIZE, self._engine.limits.outbox)
+        if session is not None:
+            link.look_at = session.replay.next_look(self._engine.limits.outbox)
         link.wants_roster = False
 
     def _resume(

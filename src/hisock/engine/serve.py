@@ -36,7 +36,6 @@ from hisock.errors import AlreadyRunning
 from hisock.handlers.table import HandlerTable
 from hisock.session.connection import LINGER
 from hisock.session.events import Event, Messages
-from hisock.session.resume import ACK_SIZE
 from hisock.types import Limits
 
 if TYPE_CHECKING:
@@ -422,7 +421,7 @@ class ServerEngine:
             self._take_in(link)
         self.pump.check_slow(link, time.monotonic())
         if link.replay is not None and link.replay.size < self.limits.outbox:
-            link.look_at = min(link.replay.size + ACK_SIZE, self.limits.outbox)
+            link.look_at = link.replay.next_look(self.limits.outbox)
         link.settle()
         if link.wants_writing or link.inbox or not link.is_open:
             self.pump.touch(link)

@@ -16,7 +16,7 @@ from hisock.engine.threads import in_this_process
 from hisock.engine.waiting import wait_for_room
 from hisock.errors import Overloaded, SendTimeout, SessionLost, WouldBlock
 from hisock.hub.outbox import STALL
-from hisock.session.resume import ACK_FRAMES, ACK_SIZE, Written
+from hisock.session.resume import ACK_FRAMES, Written
 from hisock.wire import classic, compact
 from hisock.wire.compact import Encoded
 from hisock.wire.frames import Regroup, Rename, Roster
@@ -396,19 +396,14 @@ class Uplink:
         self._sent = 0
         if link.replay is None:
             return  # nothing is acknowledged
-        self._look_again(link.replay.size)
+        bound = self._limits.outbox
+        link.look_at = link.replay.next_look(bound)
         if self._outgoing.gather is not None or self._lock.is_busy:
             return  # the program's loop reads anyway
         if not self._is_overfed:
             self._pump.try_pump(0.0)
         if link.replay is not None:
-            self._look_again(link.replay.size)
-
-    def _look_again(self, size: int) -> None:
-        """Look again when so much more is unheard, and at each send over the bound:
-        another thread that looks does not see to it that this one waits."""
-        bound = self._limits.outbox
-        self._link.look_at = min(size + ACK_SIZE, bound) if bound else size + ACK_SIZE
+            link.look_at = link.replay.next_look(bound)
 
     @property
     def _is_overfed(self) -> bool:

@@ -90,6 +90,12 @@ class Replay:
         else:
             self.note(written)
 
+    def next_look(self, bound: int) -> int:
+        """Bytes at which somebody should look for acknowledgements again: when so many
+        more are kept, and at each message over the bound; 0 is none."""
+        step = self.size + ACK_SIZE
+        return min(step, bound) if bound else step
+
     def take_back(self) -> None:
         """Nothing of what was noted last was written: it has no number."""
         assert self.blocks is not None
@@ -105,21 +111,13 @@ class Replay:
         blocks = self.blocks
         if missing <= 0:
             return
-        if (
-            blocks is not None
-            and missing <= len(blocks)
-            and not self._within
-            and set(map(type, islice(blocks, missing))) == _SINGLE
-        ):  # usually they are (bench/sessions.py)
-            self.size -= sum(map(length_of, islice(blocks, missing)))
-            deque(map(deque.popleft, repeat(blocks, missing)), 0)
-            self.acked = upto
-            if not blocks:
-                self.blocks = None
-            return
-        whole = 0
-        within = self._within
-        for block in blocks or ():
+        whole, within = 0, self._within
+        singles: set[type] = set()
+        if blocks is not None and missing <= len(blocks) and not within:
+            singles = set(map(type, islice(blocks, missing)))
+        if singles == _SINGLE:  # usually they are: no look at each (bench/sessions.py)
+            whole, missing = missing, 0
+        for block in blocks or () if missing else ():
             count = block.count - within if type(block) is Block else 1
             if count > missing:
                 within += missing
@@ -134,8 +132,8 @@ class Replay:
             raise RemoteProtocolError(
                 f"frame {upto} was acknowledged, the last sent is {upto - missing}"
             )
-        for _ in range(whole):
-            self.size -= length_of(blocks.popleft())
+        self.size -= sum(map(length_of, islice(blocks, whole)))
+        deque(map(deque.popleft, repeat(blocks, whole)), 0)
         self._within = within
         self.acked = upto
         if not blocks:
