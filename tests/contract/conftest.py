@@ -228,12 +228,3 @@ def threaded(request: pytest.FixtureRequest, wire: str) -> Iterator[Net]:
     made = Net(wire, kind, kind)
     yield made
     made.close()
-
-
-@pytest.fixture
-def restless() -> Iterator[None]:
-    """Let threads change place a million times a second, not two hundred."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)

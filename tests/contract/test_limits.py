@@ -642,6 +642,15 @@ def test_as_many_connections_from_one_address_as_may_be(plain: Net) -> None:
     plain.expect_members(server, 5)
 
 
+def admitted_by(net: Net, pump: Any, host: str | None, port: int) -> socket.socket:
+    """What a listening socket would have accepted from afar: nothing else knows whence
+    a socket comes."""
+    near, far = socket.socketpair()
+    net.adopt(near)
+    pump._admit(far, "" if host is None else (host, port))
+    return far
+
+
 @limit("connections_per_address")
 @pytest.mark.parametrize(
     ("host", "most", "is_counted"),
@@ -659,17 +668,9 @@ def test_addresses_are_counted_one_by_one(
     plain: Net, host: str | None, most: int, is_counted: bool
 ) -> None:
     """But loopback and unix sockets, as which all addresses look the same."""
-    # What a listening socket would have accepted from afar: nothing else knows whence
-    # a socket comes.
     server = plain.server(limits=Limits(connections_per_address=most))
     pump = bare(server)._engine.pump
-
-    def admit(host: str | None, port: int) -> socket.socket:
-        near, far = socket.socketpair()
-        plain.adopt(near)
-        pump._admit(far, "" if host is None else (host, port))
-        return far
-
+    admit = partial(admitted_by, plain, pump)
     admitted = [admit(host, port) for port in range(3)]
     closed = [sock.fileno() < 0 for sock in admitted]
     assert closed == [False, False, is_counted]
@@ -708,13 +709,7 @@ def test_refusals_are_counted_by_address(
     """After one more than may be nobody of there is heard; loopback is everybody's."""
     server = plain.server(limits=Limits(refusal_rate=most))
     pump = bare(server)._engine.pump
-
-    def admit(host: str | None, port: int) -> socket.socket:
-        near, far = socket.socketpair()
-        plain.adopt(near)
-        pump._admit(far, "" if host is None else (host, port))
-        return far
-
+    admit = partial(admitted_by, plain, pump)
     assert admit(host, 1).fileno() >= 0
     (link,) = pump.links
     for _ in range(2):

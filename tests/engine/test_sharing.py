@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -16,15 +14,6 @@ from hisock.errors import RequestTimeout, UnknownClient
 from .test_blocking import HOST, PATIENCE, Task, eventually, served, updated
 
 EACH = 200
-
-
-@pytest.fixture
-def restless() -> Iterator[None]:
-    """Let threads change place a million times a second, not two hundred."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def _answer(name: bytes) -> bytes:

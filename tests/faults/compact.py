@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
+from hypothesis import strategies as st
 
 from hisock import connect
 from hisock.client import HiSockClient
@@ -89,3 +90,22 @@ def served(**options: Any) -> Iterator[tuple[HiSockClient, Compact]]:
         assert server.take_frame() == b"$COMPACT$"
         yield client, server
         sock.close()
+
+
+#: What nobody should say: frames of any kind and shape, and bytes that are none.
+PIECES: Final = st.lists(
+    st.one_of(
+        st.binary(max_size=40).map(sized),
+        st.binary(max_size=12),
+        st.tuples(
+            st.integers(-3, 60),
+            st.one_of(st.none(), st.integers(0, 9), st.text(max_size=6)),
+            st.one_of(
+                st.none(),
+                st.integers(1 - 2**63, 2**63 - 1),
+                st.binary(max_size=9),
+            ),
+        ).map(lambda row: packed(*row)),
+    ),
+    max_size=8,
+)

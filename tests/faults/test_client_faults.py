@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -748,15 +748,6 @@ def test_h25_threads_never_interleave() -> None:
         assert all(ends_within(thread, 1.0) for thread in talkers)
     assert sorted(came) == [b"t0", b"t1", b"t2", b"t3"]
     assert all(numbers == list(range(each)) for numbers in came.values())
-
-
-@pytest.fixture
-def restless() -> Iterator[None]:
-    """Let threads change place a million times a second, not two hundred."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 @pytest.mark.usefixtures("restless")

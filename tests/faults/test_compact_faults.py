@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from hisock.errors import ClientDisconnected, RemoteError
 from hisock.types import Limits
 
 from .compact import (
     PACK,
+    PIECES,
     PROTOCOL_ERROR,
     TOO_LARGE,
     hello,
@@ -245,24 +245,7 @@ def test_a_handlers_failure_tells_nothing_of_its_own() -> None:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(
-    st.lists(
-        st.one_of(
-            st.binary(max_size=40).map(sized),
-            st.binary(max_size=12),
-            st.tuples(
-                st.integers(-3, 60),
-                st.one_of(st.none(), st.integers(0, 9), st.text(max_size=6)),
-                st.one_of(st.none(), st.integers(), st.binary(max_size=9)),
-            )
-            .filter(
-                lambda row: not isinstance(row[2], int) or -(2**63) < row[2] < 2**63
-            )
-            .map(lambda row: packed(*row)),
-        ),
-        max_size=8,
-    )
-)
+@given(PIECES)
 def test_whatever_comes_costs_its_own_connection(pieces: list[bytes]) -> None:
     """Arbitrary frames and bytes: the honest client is never harmed."""
     stage = _the_stage()

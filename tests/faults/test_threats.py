@@ -26,7 +26,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.contract.authorities import Authorities
 
 from hisock import (
@@ -45,7 +44,15 @@ from hisock.errors import (
     UnknownCommand,
 )
 
-from .compact import PROTOCOL_ERROR, Compact, hello, joined, packed, served, sized
+from .compact import (
+    PIECES,
+    PROTOCOL_ERROR,
+    Compact,
+    hello,
+    joined,
+    packed,
+    served,
+)
 from .raw import (
     HOST,
     Listener,
@@ -858,22 +865,9 @@ def test_t24_a_token_is_compared_in_constant_time(
 
 # --- a hostile server --------------------------------------------------------------
 
-pieces = st.lists(
-    st.one_of(
-        st.binary(max_size=40).map(sized),
-        st.binary(max_size=12),
-        st.tuples(
-            st.integers(-3, 60),
-            st.one_of(st.none(), st.integers(0, 9), st.text(max_size=6)),
-            st.one_of(st.none(), st.integers(-9, 2**63 - 1), st.binary(max_size=9)),
-        ).map(lambda row: packed(*row)),
-    ),
-    max_size=8,
-)
-
 
 @settings(max_examples=40, deadline=None)
-@given(pieces)
+@given(PIECES)
 def test_t26_whatever_a_server_says(said: list[bytes]) -> None:
     """Our client handles it or ends, with an error of ours and nothing else."""
     with served(reconnect=False) as (client, server):
