@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from functools import partial
 
 import pytest
 
 from hisock import connect, start_threaded_server
-from hisock.errors import RequestTimeout, UnknownClient
+from hisock.errors import ClientDisconnected, RequestTimeout, UnknownClient
 
+from .packed import MESSAGE, welcomed
 from .test_blocking import HOST, PATIENCE, Task, eventually, served, updated
 
 EACH = 200
@@ -62,6 +64,38 @@ def test_update_writes_although_another_thread_reads() -> None:
             assert receiving.result() == b"thank you"
         finally:
             server.sock.close()
+
+
+@pytest.mark.parametrize("ends", ["with a reset", "in order"])
+def test_a_send_that_fails_overtakes_nobody_who_reads(ends: str) -> None:
+    """One thread has read a message and is about to look at it, while another's send
+    fails and hears out what came behind that: all comes in order, none twice."""
+    with welcomed(reconnect=False) as (client, server):
+        got: list[int] = []
+        client.on("n")(lambda n: got.append(n))
+
+        def turn() -> None:
+            while True:
+                client.update()
+
+        turning = Task(turn)
+        turning.settle()
+        engine = client._engine
+        server.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with engine.lock.reading:  # whoever has read waits behind us
+            server.put([MESSAGE, "n", 1])
+            eventually(lambda: engine.pump._received, "the first is read")
+            server.put([MESSAGE, "n", 2], [MESSAGE, "n", 3])
+            if ends == "in order":
+                server.sock.close()
+            else:
+                server.reset()
+            with contextlib.suppress(ClientDisconnected):
+                for _ in range(100):
+                    client.send("it", b"x")
+        with pytest.raises(ClientDisconnected):
+            turning.result()
+        assert got == [1, 2, 3]
 
 
 # --- questions -------------------------------------------------------------------

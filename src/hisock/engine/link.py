@@ -26,6 +26,7 @@ from hisock.wire.frames import Bye, Refusal, Welcome
 
 if TYPE_CHECKING:
     from hisock.engine.allowance import Allowance
+    from hisock.engine.sharing import SharedPump
     from hisock.engine.tls import SecureSocket
 
     class Keeper(Protocol):
@@ -112,6 +113,7 @@ class Link:
         "look_at",
         "outbox",
         "paced",
+        "reader",
         "replay",
         "rests_until",
         "secure",
@@ -154,6 +156,8 @@ class Link:
         self.cut_reason = ""
         #: Brings a client back after a cut.
         self.keeper: Keeper | None = None
+        #: Who reads it besides ``read``: on a client, where a read may wait.
+        self.reader: SharedPump | None = None
         self.watched = (True, False)
         self.timer: float | None = None
         self.is_torn = False
@@ -278,14 +282,10 @@ class Link:
         self.is_torn = False
         if self.outbox.size and not self.is_dropped:
             self.flush()  # acknowledgements may have made room
-        if self.secure is not None:
-            self._read_on(self.secure)
-        return bool(data)
-
-    def _read_on(self, secure: SecureSocket) -> None:
-        """Read what is decrypted already: no poller tells of that."""
-        if secure.has_plaintext and not (self._eof or self.is_over):
+        secure = self.secure  # no poller tells of what is decrypted already
+        if (secure and secure.has_plaintext) and not (self._eof or self.is_over):
             self.read()
+        return bool(data)
 
     def take(self, data: bytes | int) -> None:
         """Put what was read, or how much, into the inbox; nothing is the end."""
@@ -380,17 +380,20 @@ class Link:
         self.lose_for(bye.text)
 
     def lose(self, error: OSError) -> None:
-        """A read or write failed: the link is gone."""
-        self._hear_out()
+        """A read or write failed: the link is gone; what came before still counts."""
+        if self.reader is None:
+            self.hear_out()
+        elif isinstance(error, ConnectionError) and not self.reader.hear_out():
+            return
         final = getattr(error, "error", None)
         if final is None or self.keeper is None:
-            self.lose_for(_why(error))
+            self.lose_for(f"the connection broke: {error.strerror or error}")
         elif self.connection.lost(str(error), clock()):
             self.is_dropped = False
             self.outbox.clear()
             self.inbox.append(Closed(str(error), final))
 
-    def _hear_out(self) -> None:
+    def hear_out(self) -> None:
         """Take in what had come before a write failed: a goodbye, perhaps."""
         connection = self.connection
         with contextlib.suppress(OSError):
@@ -593,7 +596,3 @@ class Link:
         elif sent < len(data) and not outbox.is_begun:
             outbox.keep((memoryview(data)[sent:],))
         return True
-
-
-def _why(error: OSError) -> str:
-    return f"the connection broke: {error.strerror or error}"

@@ -75,17 +75,21 @@ class SharedPump:
         self._ticked = 0.0
         #: The far end and the near end of what ``ring`` is heard by, once needed.
         self._bell: tuple[socket.socket, socket.socket] | None = None
+        #: What was read, until it is looked at under the lock.
+        self._received: list[bytes | int] = []
         self.rebind()
+        link.reader = self
         # Reentrant, so that a KeyboardInterrupt just after taking it does not lock the
         # thread out of its own link.
         self._pumping = threading.RLock()
         self._changed = threading.Condition(threading.Lock())
         self._waiting = 0
-        self._received: list[bytes | int] = []
         self.news = 0
 
     def rebind(self) -> None:
-        """Wait for the link's present socket from now on."""
+        """Wait for the link's present socket from now on; what an interrupt left of
+        another's is sent again."""
+        self._received.clear()
         self._waiter = Waiter(self._link.sock)
         if self._bell is not None:
             self._waiter.listen(self._bell[1])
@@ -149,6 +153,22 @@ class SharedPump:
         if not self._pumping.acquire(False):
             return False
         self._pump(timeout, self.news, _look_away, ())
+        return True
+
+    def hear_out(self) -> bool:
+        """Read what had come before a write failed; under the lock.
+
+        False if another thread reads: what it has just got comes before what would be
+        read here, and it is about to come upon the end itself.
+        """
+        if not self._pumping.acquire(False):
+            return False
+        try:
+            if self._received:
+                self._link.take(self._received.pop())
+            self._link.hear_out()
+        finally:
+            self._pumping.release()
         return True
 
     def wait_beside(self, timeout: float | None, seen: int) -> None:
