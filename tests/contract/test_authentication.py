@@ -29,6 +29,7 @@ from hisock.errors import (
     HandlerError,
     HandlerSignatureError,
     InvalidOption,
+    SessionLost,
     Unauthorized,
 )
 from hisock.server import HiSockServer, ThreadedHiSockServer
@@ -227,6 +228,26 @@ def test_a_client_without_a_token_is_checked_too(compact: Net) -> None:
     client.send("it", 3)
     first = [b"0", b"1", b"2"] if compact.client_kind.is_async else []
     assert got.take(len(first) + 1) == [*first, 3]
+
+
+def test_who_proved_itself_to_a_server_without_sessions_is_told_of_a_loss(
+    compact: Net,
+) -> None:
+    """A cut is a loss there, with a token as without, and never a return."""
+    server, got = compact.server(resume_window=0), Record()
+    server.authenticate(lambda credentials: Identity(1, "Ann"))
+    server.on("it")(lambda client, message: message)
+    proxy = compact.proxy(server)
+    handlers = Handlers()
+    handlers.on_resume(lambda: got("resume"))
+    handlers.on_session_lost(lambda lost: got(type(lost)))
+    client = compact.client(proxy, "ann", token=SECRET, handlers=handlers)
+    compact.turn()
+    assert client.call("it", 1) == 1
+    assert proxy.cut("rst") == 1
+    assert got.next() is SessionLost
+    assert client.call("it", 2) == 2
+    assert not len(got)
 
 
 def test_a_token_is_asked_for_at_each_connect(compact: Net) -> None:

@@ -429,7 +429,7 @@ class Handshake:
             self._say(Compact())
         elif welcome.sid:  # shows that it was heard, as ``$COMPACT$`` does elsewhere
             self._out += compact.encode(Ack(0))
-            self.needs_attention = True
+        self.needs_attention = True
         self.is_asked = False
         self._write_compact()
         self._read_compact()
