@@ -383,7 +383,7 @@ class Link:
         """A read or write failed: the link is gone; what came before still counts."""
         if self.reader is None:
             self.hear_out()
-        elif isinstance(error, ConnectionError) and not self.reader.hear_out():
+        elif not self.reader.hear_out() and isinstance(error, ConnectionError):
             return
         final = getattr(error, "error", None)
         if final is None or self.keeper is None:
