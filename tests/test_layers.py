@@ -42,6 +42,7 @@ CLOCK = {"monotonic", "sleep"}
 #: What is not in the standard library, and who may import it.
 THIRD_PARTY = {
     "msgspec": {"types", "wire", "handlers"},
+    "websockets": {"wire"},
     "typer": {"cli"},
     "rich": {"cli"},
     "cryptography": {"engine"},

@@ -186,13 +186,14 @@ class ClientInfo(dict[str, Any]):
 
     @property
     def wire(self) -> str:
-        """``"compact"``, or ``"classic"`` for a client of hisock 1.1.
+        """``"compact"``, ``"websocket"``, or ``"classic"`` for a client of hisock 1.1.
 
         .. versionadded:: 4.0
         """
         member = self._member
-        is_compact = member is not None and member.writer.is_compact
-        return "compact" if is_compact else "classic"
+        if member is None or not member.writer.is_compact:
+            return "classic"
+        return "websocket" if member.connection.is_packed else "compact"
 
     def _its_server(self) -> Any:
         server = self.server
@@ -388,7 +389,7 @@ class Credentials(Struct, frozen=True, kw_only=True):
         group: The group it wants to be in.
         address: Where it calls from.
         certificate_names: Whose certificate it showed, over TLS; empty without one.
-        wire: ``"compact"``, or ``"classic"`` for a client of hisock 1.1.
+        wire: ``"compact"``, ``"websocket"``, or ``"classic"`` for one of hisock 1.1.
         resuming: Whether it comes back to a session and has the secret of that.
 
     .. versionadded:: 4.0

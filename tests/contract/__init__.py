@@ -38,6 +38,7 @@ import pytest
 from tests.chaos.proxy import ChaosProxy
 
 from hisock.client import HiSockClient
+from hisock.engine.dial import spell_address
 from hisock.server import HiSockServer
 from hisock.types import Handlers
 from hisock.wire.payload import as_text
@@ -132,7 +133,10 @@ class Net:
     """Makes servers and clients of one kind each, turns them, and ends them all."""
 
     def __init__(self, wire: str, server_kind: Kind, client_kind: Kind) -> None:
-        self.wire = wire
+        #: Whether clients come as WebSocket, which carries the same frames; raw peers
+        #: speak the compact wire.
+        self.is_websocket = wire == "websocket"
+        self.wire = "compact" if self.is_websocket else wire
         self.server_kind = server_kind
         self.client_kind = client_kind
         self._making = threading.Lock()
@@ -142,6 +146,11 @@ class Net:
         self._turnings: dict[int, Turning | None] = {}
         self._raw: list[Raw | RawListener] = []
         self._proxies: list[ChaosProxy] = []
+
+    @property
+    def spoken(self) -> str:
+        """The wire of the clients, by its name."""
+        return "websocket" if self.is_websocket else self.wire
 
     @property
     def is_compact(self) -> bool:
@@ -183,7 +192,9 @@ class Net:
         kind = self.client_kind
         loop = self._loop("client", kind)
         options |= {"name": name, "group": group}
-        addr = server.address if isinstance(server, ChaosProxy) else server.addr
+        addr: Any = server.address if isinstance(server, ChaosProxy) else server.addr
+        if self.is_websocket and not isinstance(server, RawListener):
+            addr = f"ws://{spell_address(addr)}/"
         client = kind.connect(addr, loop, handlers, **options)
         self._add(client, kind)
         return client

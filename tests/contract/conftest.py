@@ -78,12 +78,14 @@ def _is_on_uvloop(item: pytest.Item) -> bool:
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """Fail a test that leaves a live link, thread or socket of ours."""
-    engines = set(threads._alive)
+    engines = set(threads.in_this_process())
     running = set(threading.enumerate())
     descriptors = _descriptors()
     yield
-    assert not [e for e in set(threads._alive) - engines if not e.is_closed]
-    assert not [s for e in set(threads._alive) - engines for s in _open_sockets(e)]
+    assert not [e for e in set(threads.in_this_process()) - engines if not e.is_closed]
+    assert not [
+        s for e in set(threads.in_this_process()) - engines for s in _open_sockets(e)
+    ]
     eventually(lambda: set(threading.enumerate()) <= running)
     assert _descriptors() <= descriptors
 
@@ -129,7 +131,19 @@ def _meetings(
         best = max(everything, key=lambda one: len(missing & _pairs(*one)))
         chosen.append(best)
         missing -= _pairs(*best)
-    return chosen
+    return chosen + (_websockets(kinds) if "compact" in wires else [])
+
+
+def _websockets(kinds: tuple[Kind, ...]) -> list[tuple[Kind, Kind, str]]:
+    """Meetings whose clients come as WebSocket: every face once on each side."""
+    servers = {kind.face: kind for kind in reversed(kinds)}
+    clients = {kind.face: kind for kind in kinds}
+    faces = list(servers)
+    turned = faces[1:] + faces[:1]
+    return [
+        (servers[one], clients[other], "websocket")
+        for one, other in zip(faces, turned, strict=True)
+    ]
 
 
 def _pairs(server: Kind, client: Kind, wire: str) -> set[tuple[object, ...]]:

@@ -77,7 +77,7 @@ def test_a_check_says_who_a_client_is(compact: Net) -> None:
     shown = seen.next()
     assert (shown.token, shown.name, shown.group) == (SECRET, "ann", "red")
     assert (shown.wire, shown.resuming, shown.certificate_names) == (
-        "compact",
+        compact.spoken,
         False,
         (),
     )
@@ -124,7 +124,7 @@ def test_a_check_may_just_say_yes(net: Net) -> None:
     client = net.client(server, "ann", token=SECRET)
     net.turn()
     client.send("it", b"1")
-    assert seen.next() == (SECRET if net.is_compact else None, net.wire)
+    assert seen.next() == (SECRET if net.is_compact else None, net.spoken)
     assert got.next() == (None, b"1")
     assert client.name == "ann"
 

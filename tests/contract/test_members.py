@@ -142,7 +142,7 @@ def test_what_a_server_knows_of_a_client(net: Net) -> None:
         "peer": client.get_client_addr(),
         "groups": {"red"},
         "data": {"score": 1},
-        "wire": net.wire,
+        "wire": net.spoken,
         "server": bare(server),
     }
     server.join_group("ann", "blue")

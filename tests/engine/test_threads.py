@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,14 @@ from typing import Any
 
 import pytest
 
-from hisock.engine.threads import Driver, StateLock, Turn, Workers
+from hisock.engine.threads import (
+    Driver,
+    StateLock,
+    Turn,
+    Workers,
+    in_this_process,
+    say_goodbye_at_exit,
+)
 from hisock.errors import AlreadyRunning
 
 
@@ -581,3 +589,38 @@ def test_jobs_from_many_threads_are_all_done() -> None:
     assert sorted(result for result, _ in jobs.came) == sorted(8 * [*range(200)])
     jobs.workers.close()
     until(lambda: not ours("the server worker"))
+
+
+def test_engines_are_looked_through_while_others_are_made() -> None:
+    """By a client that looks for a server in its own thread, for one."""
+
+    class Engine:
+        pid = os.getpid()
+
+        def abandon(self) -> None:
+            """Nothing to be said."""
+
+        disown = abandon
+
+    is_over = threading.Event()
+
+    def make() -> None:
+        while not is_over.is_set():
+            made = [Engine() for _ in range(20)]
+            for engine in made:
+                say_goodbye_at_exit(engine)
+
+    making = threading.Thread(target=make)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    kept = [Engine() for _ in range(5000)]
+    for engine in kept:
+        say_goodbye_at_exit(engine)
+    making.start()
+    try:
+        for _ in range(20):
+            assert set(kept) <= set(in_this_process())
+    finally:
+        is_over.set()
+        sys.setswitchinterval(interval)
+        making.join()

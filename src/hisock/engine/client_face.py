@@ -10,18 +10,28 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from hisock.engine.blocking import ClientEngine
 from hisock.engine.dial import (
+    CONNECT_TIMEOUT,
     DEAD_AFTER,
     dial,
     parse_address,
     secured,
     spell_address,
+    split_uri,
     targets_of,
 )
 from hisock.engine.face import Face, check_limits, check_times
 from hisock.engine.link import DONT_WAIT
 from hisock.engine.proof import Proof
 from hisock.engine.reconnect import Terms
-from hisock.errors import InvalidClient, InvalidOption, Refused, UnknownClient
+from hisock.errors import (
+    ClientDisconnected,
+    HiSockError,
+    InvalidClient,
+    InvalidOption,
+    Refused,
+    ServerNotRunning,
+    UnknownClient,
+)
 from hisock.handlers.table import (
     GAP,
     SERVER_EVENTS,
@@ -98,6 +108,7 @@ class ClientFace(Face):
     ) -> None:
         """Look at the arguments; nothing of it does I/O."""
         limits = check_limits(limits)
+        self._uri, addr = split_uri(addr)
         self.addr = parse_address(addr)
         self.header_len = check_header_len(header_len)
         check_name(name, limits.name)
@@ -106,6 +117,8 @@ class ClientFace(Face):
         if isinstance(wait, bool) or not isinstance(wait, int | float) or not wait >= 0:
             raise InvalidOption(f"wait is 0 or more seconds, not {wait!r:.40}")
         check_times(resume_window, dead_after)
+        if self._uri is not None and self._uri.startswith("wss:") and tls is None:
+            tls = True
         self._tls = None if tls is None else self._read_tls(tls)
         has_certificate = isinstance(tls, dict) and "cert" in tls
         self._proof = Proof(
@@ -124,16 +137,24 @@ class ClientFace(Face):
     def _read_tls(self, tls: object) -> ClientTls | None:
         from hisock.engine.tls import client_context  # ssl: 15 ms
 
-        return client_context(tls, "" if isinstance(self.addr, str) else self.addr[0])
+        host = "" if isinstance(self.addr, str) else self.addr[0]
+        if self._uri is None:
+            return client_context(tls, host)
+        return client_context(tls, host, protocols=("http/1.1",))
 
     def _connect(self) -> None:
         self._proof.ask()
         waits = bool(DONT_WAIT) and not self._is_async
         after = self._dead_after
         sock: Any = dial(self.addr, waits=waits, patience=self._wait, dead_after=after)
+        wrapper: Any = self._tls
         try:
-            if self._tls is not None:
-                sock = secured(sock, self._tls, self.addr)
+            if self._uri is not None:
+                from hisock.engine.upgrade import ClientWeb  # 20 ms
+
+                wrapper = ClientWeb(self._uri, self._tls, self._limits.message)
+            if wrapper is not None:
+                sock = secured(sock, wrapper, self.addr)
             self._engine = ClientEngine(
                 sock,
                 *self._calls_itself,
@@ -151,12 +172,33 @@ class ClientFace(Face):
                     window=self._resume_window,
                     dead_after=self._dead_after,
                     beats=self._beats,
-                    tls=self._tls,
+                    tls=wrapper,
+                    is_packed=self._uri is not None,
                     proof=self._proof,
                 ),
             )
         except BaseException:
             sock.close()
+            raise
+        # An asyncio loop turns the client anyway; until somebody turns another, its
+        # server would not even know that it is there.
+        if self._uri is not None and not self._is_async:
+            self._go_over(self._uri)
+
+    def _go_over(self, uri: str) -> None:
+        """Wait for the server's half of the WebSocket handshake."""
+        try:
+            if self._engine.uplink.go_over(CONNECT_TIMEOUT):
+                return
+            raise ServerNotRunning(
+                f"nobody at {uri} went over to WebSocket within {CONNECT_TIMEOUT:g} s"
+            )
+        except BaseException as error:
+            self._engine.keeper.stop()
+            self._engine.abandon()
+            cause = error.__cause__
+            if isinstance(error, ClientDisconnected) and isinstance(cause, HiSockError):
+                raise cause from None
             raise
 
     def __str__(self) -> str:

@@ -329,7 +329,7 @@ class ClientVerbs:
         """Ask the server who somebody is."""
         who = spell_client(client)
         await self._agree(_ANSWER)
-        if self._engine.uplink.wire != "compact":
+        if self._engine.uplink.wire == "classic":
             return read_answer(client, await self._ask_classic(who))
         try:
             info = await self.call("$GETCLT$", who, _ANSWER, dict)

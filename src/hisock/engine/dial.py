@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = (
+    "CONNECT_TIMEOUT",
     "DEAD_AFTER",
     "dial",
     "secured",
@@ -11,6 +12,7 @@ __all__ = (
     "parse_address",
     "resolve",
     "spell_address",
+    "split_uri",
     "targets_of",
     "tune",
 )
@@ -33,7 +35,8 @@ from hisock.errors import (
 from hisock.types import Address
 
 if TYPE_CHECKING:
-    from hisock.engine.tls import ClientTls, SecureSocket
+    from hisock.engine.tls import ClientTls
+    from hisock.engine.upgrade import ClientWeb
 
 #: Seconds a first connection may take before nobody is said to be there.
 CONNECT_TIMEOUT: Final = 10.0
@@ -71,6 +74,27 @@ def parse_address(addr: object) -> Address | str:
                 'an address is ("host", port), for example ("127.0.0.1", 6969), or '
                 f'"host:port" or "unix:/path", not {addr!r:.80}'
             )
+
+
+def split_uri(addr: object) -> tuple[str | None, object]:
+    """A ``ws://`` or ``wss://`` address, and the host and port in it; of any other
+    address ``None``, and itself.
+
+    Raises:
+        InvalidAddress: It is no such address.
+    """
+    if not (isinstance(addr, str) and addr.startswith(("ws://", "wss://"))):
+        return None, addr
+    from urllib.parse import urlsplit  # 2 ms
+
+    try:
+        parts = urlsplit(addr)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise InvalidAddress(f"{addr!r:.80} is no address: {error}") from error
+    if not host or parts.username or parts.fragment or " " in addr:
+        raise InvalidAddress(f'{addr!r:.80} is not like "ws://host:port/path"')
+    return addr, (host, port or (443 if parts.scheme == "wss" else 80))
 
 
 def _parse_text(text: str) -> Address:
@@ -308,8 +332,8 @@ def _not_running(where: str, error: OSError) -> ServerNotRunning:
     return mapped
 
 
-def secured(sock: socket.socket, tls: ClientTls, address: Any) -> SecureSocket:
-    """A connection that encrypts, its handshake done.
+def secured(sock: socket.socket, tls: ClientTls | ClientWeb, address: Any) -> Any:
+    """A connection that encrypts, its handshake done; or one that speaks WebSocket.
 
     Raises:
         NotSecure: The server cannot be trusted, or speaks no TLS.

@@ -172,7 +172,7 @@ class Gate:
         """Add a client to the registry, or have it checked first; why not, if not."""
         if link.is_member or link.has_joined:
             return None
-        refusal = self._refusal(hello)
+        refusal = self._refusal(link, hello)
         known = self.sessions.find(hello) if self.sessions.wants(hello) else None
         if known is not None and refusal is not None and refusal.code == "busy":
             refusal = None  # it is a member already
@@ -203,7 +203,7 @@ class Gate:
         rivals: list[Link],
     ) -> None:
         self.naming.displace(rivals, link)
-        if self._speaks_compact(hello):
+        if self._speaks_compact(link, hello):
             self._welcome(link, hello)
         link.writer = self._engine.members.writer_for(link)
         link.info = self.describe(link, hello)
@@ -349,7 +349,7 @@ class Gate:
             group=hello.group,
             address=link.address[:2],
             certificate_names=_names_of(link),
-            wire="compact" if self._speaks_compact(hello) else "classic",
+            wire=self._wire_of(link, hello),
             resuming=tokens is not None and tokens.admits(hello.token),
         )
 
@@ -399,17 +399,23 @@ class Gate:
         link.inbox.append(Closed(text, is_cut=True))
         self._look_again(link)
 
-    def _speaks_compact(self, hello: Hello) -> bool:
-        return bool(hello.proto and "compact" in self._wires)
+    def _wire_of(self, link: Link, hello: Hello) -> str:
+        if link.connection.is_packed:
+            return "websocket"
+        return "compact" if self._speaks_compact(link, hello) else "classic"
 
-    def _refusal(self, hello: Hello) -> Refusal | None:
+    def _speaks_compact(self, link: Link, hello: Hello) -> bool:
+        is_served = link.connection.is_packed or "compact" in self._wires
+        return bool(hello.proto and is_served)
+
+    def _refusal(self, link: Link, hello: Hello) -> Refusal | None:
         """Why a client is not served, as far as its hello tells."""
         if self._engine.is_closing:
             return Refusal("closed", "the server is closing")
         ended = self.sessions.why_not(hello) if self.sessions.wants(hello) else ""
         if ended in _FINAL:
             return Refusal(ended, _FINAL[ended])
-        if self._speaks_compact(hello):
+        if self._speaks_compact(link, hello):
             if hello.proto < PROTO:
                 # No longer: a stranger hears little more than it said.
                 text = (
@@ -435,7 +441,7 @@ class Gate:
         code, text, retry_ms = refusal.code, refusal.text, refusal.retry_ms
         if code == "unauthorized":
             self._engine.pump.note_refusal(link)
-        if self._speaks_compact(hello) and not link.connection.writes_compact:
+        if self._speaks_compact(link, hello) and not link.connection.writes_compact:
             link.end(link.connection.refuse(refusal, time.monotonic()), discard=True)
             self._engine.settle(link)
         else:

@@ -385,8 +385,10 @@ class Link:
             self.hear_out()
         elif not self.reader.hear_out() and isinstance(error, ConnectionError):
             return
-        final = getattr(error, "error", None)
-        if final is None or self.keeper is None:
+        final: Any = getattr(error, "error", None)
+        if getattr(error, "violates", False):
+            self.happen(self.connection.violated(final, clock()))
+        elif final is None or self.keeper is None:
             self.lose_for(f"the connection broke: {error.strerror or error}")
         elif self.connection.lost(str(error), clock()):
             self.is_dropped = False

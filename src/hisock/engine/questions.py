@@ -104,7 +104,7 @@ class Questions:
         Raises:
             Refused: It is a server of hisock 1.1.
         """
-        if self._engine.uplink.wire != "compact":
+        if self._engine.uplink.wire == "classic":
             raise Refused(
                 "the server speaks the wire of hisock 1.1, which has no calls and no "
                 "streams; use send() and recv()",
@@ -212,7 +212,7 @@ class Questions:
         except SendTimeout:
             text = f"the server did not answer within {_ANSWER:g} s"
             raise RequestTimeout(text) from None
-        if self._engine.uplink.wire != "compact":
+        if self._engine.uplink.wire == "classic":
             return self._who_is_classic(who)
         try:
             info = self.call("$GETCLT$", who, _ANSWER, dict)

@@ -25,11 +25,22 @@ from hisock.session.events import Lost, Messages, Resumed
 from hisock.session.reconnect import Backoff
 from hisock.session.resume import ACK_SIZE, Session
 from hisock.session.states import State
-from hisock.wire.frames import PROTO, Hello, Probe, Refusal, Value, Welcome
+from hisock.wire.compact import encode
+from hisock.wire.frames import (
+    PROTO,
+    Hello,
+    PackedHello,
+    Probe,
+    Refusal,
+    Value,
+    Welcome,
+)
+from hisock.wire.greeting import fields_of
 
 if TYPE_CHECKING:
     from hisock.engine.blocking import ClientEngine
-    from hisock.engine.tls import ClientTls, SecureSocket
+    from hisock.engine.tls import ClientTls
+    from hisock.engine.upgrade import ClientWeb
 
 #: Seconds that one try may take until the connection stands.
 _CONNECT: Final = 10.0
@@ -64,6 +75,7 @@ class Terms(Value, frozen=True, kw_only=True):
     dead_after: float
     beats: bool
     tls: Any
+    is_packed: bool
     proof: Any
 
 
@@ -91,6 +103,7 @@ class Reconnector:
         "_engine",
         "_following",
         "_give_up_at",
+        "_is_packed",
         "_looks_up",
         "_next_target",
         "_reason",
@@ -125,12 +138,13 @@ class Reconnector:
         self._window = terms.window if terms.is_willing else 0.0
         self._dead_after = terms.dead_after
         self._beats = terms.beats
-        self._tls: ClientTls | None = terms.tls
+        self._tls: ClientTls | ClientWeb | None = terms.tls
+        self._is_packed = terms.is_packed
         self._backoff = Backoff(_chance)
         self._due: float | None = None
         self._give_up_at = 0.0
         self.trying: socket.socket | None = None
-        self._secure: SecureSocket | None = None
+        self._secure: Any = None
         self.awaits = False
         self._was_welcome = False
         self._reason = ""
@@ -139,7 +153,7 @@ class Reconnector:
 
     def _begin(self) -> None:
         """Draw what proves that the next session is ours."""
-        offers = self._engine.header_len >= _ROOM_FOR_PROTO
+        offers = self._is_packed or self._engine.header_len >= _ROOM_FOR_PROTO
         if offers and self._window:
             self._session = Session(os.urandom(16).hex(), self._window)
         self._token = os.urandom(32).hex()
@@ -155,6 +169,7 @@ class Reconnector:
             offers_compact=engine.header_len >= _ROOM_FOR_PROTO,
             session=self._session,
             dead_after=self._dead_after,
+            is_packed=self._is_packed,
         )
         connection.token = self.proof.take()
         return connection
@@ -165,6 +180,10 @@ class Reconnector:
         self._give_up_at = now + (self._dead_after or DEAD_AFTER)
         link.begin_session(self._session)
         link.look_at = ACK_SIZE
+        if self._is_packed:
+            fields = fields_of(self._hello(now))
+            link.send_control(encode(PackedHello(fields)))
+            return
         control = self._engine.classic_writer.control
         if self._engine.header_len < _ROOM_FOR_PROTO:
             self.awaits = False
@@ -409,7 +428,10 @@ class Reconnector:
             self.trying = self._secure = None
 
     def _stand(
-        self, link: Link, sock: socket.socket | SecureSocket, now: float
+        self,
+        link: Link,
+        sock: Any,
+        now: float,
     ) -> None:
         """The connection stands: say who we are, and wait for the answer."""
         try:
@@ -423,7 +445,7 @@ class Reconnector:
             self._begin()
         requests = link.connection.requests
         link.sock.close()
-        link.sock, link.fd = sock, sock.fileno()  # type: ignore[assignment]
+        link.sock, link.fd = sock, sock.fileno()
         link.secure = None if isinstance(sock, socket.socket) else sock
         link.connection = self.connection(now)
         link.connection.requests = requests

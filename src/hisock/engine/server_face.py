@@ -4,9 +4,10 @@ from __future__ import annotations
 
 __all__ = ("Group", "ServerFace", "ServerOptions")
 
+import re
 import socket
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     import ssl
 
     from hisock.engine.tls import ServerTls
+    from hisock.wire.http import Rules
 
-_WIRES = frozenset({"classic", "compact"})
+_WIRES = frozenset({"classic", "compact", "websocket"})
 
 
 class ServerOptions(TypedDict, total=False):
@@ -45,6 +47,8 @@ class ServerOptions(TypedDict, total=False):
     unique_names: Policy
     allow_rename: bool | None
     allow_regroup: bool | None
+    allowed_hosts: Collection[str]
+    allowed_origins: Collection[str]
 
 
 class ServerFace(Face):
@@ -72,6 +76,8 @@ class ServerFace(Face):
         unique_names: Policy = "allow",
         allow_rename: bool | None = None,
         allow_regroup: bool | None = None,
+        allowed_hosts: Collection[str] = (),
+        allowed_origins: Collection[str] = (),
     ) -> None:
         check_times(resume_window, dead_after)
         _check_names(unique_names, allow_rename, allow_regroup)
@@ -101,6 +107,12 @@ class ServerFace(Face):
             dead_after=dead_after,
             tls=self._tls,
         )
+        if "websocket" in chosen:
+            _check_http(allowed_hosts, allowed_origins)
+            scheme = "http" if tls is None else "https"
+            self._engine.pump.rules = lambda: _rules(
+                self._address, allowed_hosts, allowed_origins, scheme
+            )
         gate = self._engine.gate
         gate.describe = _describer(self)
         gate.takes_classic = wires is not None and "classic" in chosen
@@ -427,8 +439,38 @@ def _check_wires(wires: object) -> frozenset[str]:
         raise InvalidOption(f'wires is like ("classic", "compact"), not {wires!r:.80}')
     chosen = frozenset(wire for wire in wires if isinstance(wire, str))
     if len(chosen) < len(wires) or not chosen or not chosen <= _WIRES:
-        raise InvalidOption(f'wires are "classic" and "compact", not {wires!r:.80}')
+        raise InvalidOption(
+            f'wires are "classic", "compact" and "websocket", not {wires!r:.80}'
+        )
     return chosen
+
+
+def _check_http(hosts: Any, origins: Any) -> None:
+    """Refuse what cannot be.
+
+    Raises:
+        InvalidOption: These are no hosts or origins.
+    """
+    for option, values in (("allowed_hosts", hosts), ("allowed_origins", origins)):
+        is_text = isinstance(values, str) or not isinstance(values, Collection)
+        if is_text or not all(isinstance(value, str) for value in values):
+            raise InvalidOption(f"{option} is a list of text, not {values!r:.80}")
+        for value in values if option == "allowed_origins" else ():
+            if not re.fullmatch(r"https?://[^/?#\s]+", value):
+                raise InvalidOption(
+                    f'allowed_origins are like "https://example.org", not {value!r:.80}'
+                )
+
+
+def _rules(
+    address: Any, hosts: Collection[str], origins: Collection[str], scheme: str
+) -> Rules:
+    """Who may connect as HTTP."""
+    from hisock.wire.http import Rules  # 3 ms that a server without a browser saves
+
+    own = [address[0]] if isinstance(address, tuple) else []
+    machine = socket.gethostname()
+    return Rules([*own, machine, f"{machine}.local", *hosts], origins, scheme)
 
 
 def _describe(link: Link) -> dict[str, Any]:

@@ -339,23 +339,29 @@ if TYPE_CHECKING:
         def disown(self) -> None: ...
 
 
-_alive: weakref.WeakSet[Any] = weakref.WeakSet()
+#: A weak set cannot be looked through while another thread adds to it.
+_alive: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 def say_goodbye_at_exit(engine: _Farewell) -> None:
     """Have ``engine.abandon()`` called when the interpreter ends in this process, and
     ``engine.disown()`` in a child that is forked."""
-    _alive.add(engine)
+    _alive[id(engine)] = engine
 
 
 def in_this_process() -> list[Any]:
     """Every server's and client's engine that is alive in this process."""
-    return [engine for engine in list(_alive) if engine.pid == os.getpid()]
+    return [engine for engine in _living() if engine.pid == os.getpid()]
+
+
+def _living() -> list[Any]:
+    engines = [reference() for reference in _alive.valuerefs()]
+    return [engine for engine in engines if engine is not None]
 
 
 def _disown() -> None:
     """What was made before a fork is still the parent's."""
-    for engine in list(_alive):
+    for engine in _living():
         with suppress(OSError, RuntimeError):
             engine.disown()
 

@@ -83,12 +83,16 @@ class Uplink:
 
     @property
     def wire(self) -> str | None:
-        """``"compact"``, or ``"classic"``; ``None`` until the server has answered."""
-        if self._writer is not None:
-            return "compact" if self._writer.is_compact else "classic"
-        if not self._link.connection.is_agreed:
+        """``"compact"``, ``"websocket"``, or ``"classic"``; ``None`` until the server
+        has answered."""
+        connection = self._link.connection
+        if self._writer is None and not connection.is_agreed:
             return None
-        return "compact" if self._link.connection.writes_compact else "classic"
+        if connection.is_packed:
+            return "websocket"
+        writer = self._writer
+        is_compact = connection.writes_compact if writer is None else writer.is_compact
+        return "compact" if is_compact else "classic"
 
     def know_wire(self) -> bool:
         """Look whether both sides know which wire is spoken by now."""
@@ -131,6 +135,24 @@ class Uplink:
                     "(bytes can be sent at once)"
                 )
             self._engine.wait_more(min(left, _LOOK) if is_near else left, seen)
+
+    def go_over(self, timeout: float) -> bool:
+        """Wait until the server of a WebSocket has gone over to it; whether it did.
+
+        Raises:
+            ClientDisconnected: It refused, or cannot be trusted.
+        """
+        end = time.monotonic() + timeout
+        while not getattr(self._link.secure, "is_open", False):
+            seen = self._pump.news
+            if not (self._engine.is_usable and self._link.is_open):
+                self._engine.raise_closed()
+            left = end - time.monotonic()
+            is_near = self._is_near()
+            if left <= 0:
+                return False
+            self._engine.wait_more(min(left, _LOOK) if is_near else left, seen)
+        return True
 
     def _is_near(self) -> bool:
         """Have a server in this very thread answer, where nobody else turns it; whether
@@ -320,7 +342,8 @@ class Uplink:
         """Whether nothing leaves until the server has let us in."""
         if self._engine.keeper.proof.is_secretive:
             return True
-        return self._link.connection.is_asked
+        connection = self._link.connection
+        return connection.is_asked or connection.is_packed
 
     def _write_early(self, encode: Callable[[Any], Any]) -> bool:
         """Write on the wire that holds by now; it may have been settled just before.

@@ -16,6 +16,7 @@ __all__ = (
     "make_welcome",
     "pack",
     "refused",
+    "refused_by",
 )
 
 from collections.abc import Iterable
@@ -61,14 +62,18 @@ def count_numbered(bodies: Iterable[bytes]) -> int:
 class FirstFrame:
     """Waits for one whole frame of the compact wire, and keeps what comes after it.
 
+    Args:
+        largest: Bytes that the frame itself may have.
+
     Attributes:
-        room: Bytes that may come after it; the frame itself may have ``EARLY``.
+        room: Bytes that may come after it.
     """
 
-    __slots__ = ("_held", "is_whole", "room")
+    __slots__ = ("_held", "_largest", "is_whole", "room")
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int = EARLY) -> None:
         self._held = b""
+        self._largest = largest
         self.room = EARLY
         #: Whether the frame was there.
         self.is_whole = False
@@ -87,7 +92,7 @@ class FirstFrame:
         if len(held) < HEADER_LEN:
             return None
         length = int.from_bytes(held[:HEADER_LEN], "big")
-        _check(length, EARLY)
+        _check(length, self._largest)
         if length < 2:  # the shortest array with a kind in it
             raise RemoteProtocolError(f"a frame has no {length} bytes")
         end = HEADER_LEN + length
@@ -264,6 +269,12 @@ def refused(refusal: Refusal) -> Refused:
     if refusal.code == "unauthorized":
         return Unauthorized(refusal.text)
     return Refused(refusal.text, refusal.code)
+
+
+def refused_by(refusal: Refusal) -> Bye:
+    """A refusal, where there is no classic wire to say it on."""
+    code = next((n for n, word in BYE_WORDS.items() if word == refusal.code), 0)
+    return Bye(code, refusal.text, refusal.retry_ms)
 
 
 def end_by(bye: Bye, *, is_cut: bool = False) -> Closed:

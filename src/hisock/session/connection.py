@@ -17,7 +17,8 @@ from typing import Final
 from hisock.errors import RemoteProtocolError, SessionLost
 from hisock.session.agreement import CONFIRMATION, count_numbered, end_by
 from hisock.session.events import Closed, Event, Messages
-from hisock.session.handshake import Handshake, milliseconds
+from hisock.session.handshake import milliseconds
+from hisock.session.packed import PackedHandshake
 from hisock.session.states import Input, State, next_state
 from hisock.wire import compact
 from hisock.wire.frames import Ack, Bye, Ping, Pong, Request
@@ -45,7 +46,7 @@ _FAREWELLS: Final = frozenset((b"$DISCONN$", b"$USRCLOSE$"))
 _PING_RANGE: Final = 2**16
 
 
-class Connection(Handshake):
+class Connection(PackedHandshake):
     """What one side of a link knows about the conversation on it; see ``Handshake``."""
 
     __slots__ = ()
@@ -57,9 +58,6 @@ class Connection(Handshake):
         return ttl + self._offset + _SLACK_MS < milliseconds(now)
 
     # --- what comes ----------------------------------------------------------------
-
-    def _feed_nothing(self, data: bytes, now: float) -> list[Event]:
-        return []
 
     def _feed_closing(self, data: bytes | int, now: float) -> list[Event]:
         """After the goodbye only what was taken in before it still counts."""
@@ -268,7 +266,7 @@ class Connection(Handshake):
             if session is not None and session.owes and self.writes_compact:
                 self._out += compact.encode(Ack(session.tell()))
             bye = bye or _bye_for(happened, closed)
-            if self.writes_compact:
+            if self.writes_compact or self.is_packed:
                 self._out += compact.encode(bye)
             else:
                 self._say(bye)

@@ -20,6 +20,7 @@ from hisock.session.agreement import (
     make_welcome,
     pack,
     refused,
+    refused_by,
 )
 from hisock.session.events import Closed, Event, Messages, Opened, Presented
 from hisock.session.requests import Requests
@@ -27,7 +28,7 @@ from hisock.session.resume import Session
 from hisock.session.states import Input, State, next_state
 from hisock.types import Limits
 from hisock.wire import classic, compact
-from hisock.wire.detect import detect
+from hisock.wire.detect import Wire, detect
 from hisock.wire.frames import (
     PROTO,
     Ack,
@@ -64,6 +65,7 @@ class Handshake:
         offers_compact: Whether this side speaks more than the classic wire.
         session: A client's, which its hello asks for or goes on with.
         dead_after: Seconds of silence after which the peer counts as gone; 0 for never.
+        is_packed: Whether a client says all of it on the compact wire: on a WebSocket.
 
     Attributes:
         alpn: Tells what was named in a TLS handshake, once there was one.
@@ -73,16 +75,19 @@ class Handshake:
         feed: Takes in what was read at a time, and tells what it means.
         header_len: Bytes of every classic header.
         heard: When something was read last, or somebody began to listen.
+        http: How this began, where it began as HTTP; for who upgrades it.
         idle_talk: Pings and pongs that came.
         is_agreed: Whether both sides know which wire is spoken.
         is_asked: Whether a server has asked for proof, and not given its verdict.
         is_guarded: Whether a client has to prove who it is.
+        is_packed: Whether there is no classic wire before: on a WebSocket.
         is_open: Whether messages can be sent; the same as ``state is State.OPEN``.
         needs_attention: Whether ``take_bytes`` has something, or an end began.
         requests: Calls and streams; only on the compact wire.
         session: What goes on when the link does not; ``None`` if nothing does.
         room: Where the next bytes belong if not into a buffer of their own; ``feed`` is
             then told how many came.
+        serves_http: Whether it may.
         state: Where the conversation stands.
         token: What a client proves with who it is.
         welcome: What the server answered, until somebody has looked at it.
@@ -109,15 +114,18 @@ class Handshake:
         "goodbye",
         "header_len",
         "heard",
+        "http",
         "idle_talk",
         "is_agreed",
         "is_asked",
         "is_guarded",
         "is_open",
+        "is_packed",
         "needs_attention",
         "refusal",
         "requests",
         "room",
+        "serves_http",
         "session",
         "state",
         "token",
@@ -137,6 +145,7 @@ class Handshake:
         offers_compact: bool = True,
         session: Session | None = None,
         dead_after: float = 0.0,
+        is_packed: bool = False,
     ) -> None:
         self._limits = limits
         self._dead_after = dead_after
@@ -158,6 +167,8 @@ class Handshake:
         self._first: FirstFrame | None = None
         self.token: str | None = None
         self.alpn = _not_encrypted
+        self.is_packed, self.serves_http = is_packed, False
+        self.http: bytes | None = None
         self.is_guarded = self.is_asked = False
         self.needs_attention = False
         self.deadline: float | None = None
@@ -174,6 +185,9 @@ class Handshake:
             self._hello = classic.HelloReader(limits.hello, limits.name)
             if limits.handshake:
                 self.deadline = now + limits.handshake
+        elif is_packed:
+            self.state = State.OPEN
+            self._await_verdict()
         else:
             self.state = State.OPEN
             self.feed = self._feed_classic
@@ -185,6 +199,9 @@ class Handshake:
     def is_silent(self) -> bool:
         """Whether an unfinished handshake has not sent a byte yet."""
         return self._hello is not None and not len(self._hello)
+
+    def _feed_nothing(self, data: bytes, now: float) -> list[Event]:
+        return []
 
     # --- the server's side ------------------------------------------------------------
 
@@ -199,8 +216,12 @@ class Handshake:
         reader = self._hello
         assert reader is not None
         try:
-            if not len(reader) and detect(data, self.alpn()) is None:
+            wire = Wire.CLASSIC if len(reader) else detect(data, self.alpn())
+            if wire is None or (wire is Wire.HTTP and not self.serves_http):
                 raise RemoteProtocolError(f"no hisock client begins with {data[:16]!r}")
+            if wire is Wire.HTTP:
+                self.http, self.needs_attention = data, True
+                return []
             complete = reader.feed(data)
         except RemoteProtocolError as error:
             return self._end(Input.VIOLATION, now, Closed(str(error), error))
@@ -236,6 +257,7 @@ class Handshake:
         self._trial = Trial(
             hello, self.header_len, self._limits.message, expects_proof=expects_proof
         )
+        self._trial.speaks_compact = self.is_packed
         self.feed = self._feed_asked
         return self._feed_asked(rest, now) if rest else []
 
@@ -296,12 +318,17 @@ class Handshake:
             resumed=resumed,
             reason=reason,
         )
-        if self._trial is None:
+        if self._trial is None and not self.is_packed:
             self._say(welcome)
         else:
             self._out += pack(welcome)
             self.needs_attention = True
         self._write_compact()
+        if self.is_packed and self._trial is None:
+            self._read_compact()
+            self._watch_silence()
+            if session is not None:
+                self.feed = self._feed_confirming
 
     def ask(self, now: float) -> list[Event]:
         """Have a client prove who it is, in answer to its hello.
@@ -315,7 +342,12 @@ class Handshake:
         trial.is_asked = True
         if not trial.expects_proof:
             return [Presented(trial.hello, None)]
-        self._say(Welcome(PROTO, auth=True))
+        asked = Welcome(PROTO, auth=True)
+        if self.is_packed:
+            self._out += pack(asked)
+            self.needs_attention = True
+        else:
+            self._say(asked)
         self.writes_compact = True
         if self._limits.handshake:
             self.deadline = now + self._limits.handshake
@@ -358,8 +390,10 @@ class Handshake:
 
     def refuse(self, refusal: Refusal, now: float) -> list[Event]:
         """Do not serve a client that would have had a welcome."""
-        if self.is_open:
+        if self.is_open and not self.is_packed:
             self._say(refusal)
+        elif self.is_open:
+            self._out += compact.encode(refused_by(refusal))
         return self._end(Input.CLOSE, now, Closed(refusal.text), silently=True)
 
     def _give_up(self, trial: Trial, now: float) -> list[Event]:
@@ -425,7 +459,7 @@ class Handshake:
         if self.session is not None and not welcome.resumed:
             self.session.receive_anew()
         self._learn_clock(welcome.now, now)
-        if not self.is_asked:
+        if not (self.is_asked or self.is_packed):
             self._say(Compact())
         elif welcome.sid:  # shows that it was heard, as ``$COMPACT$`` does elsewhere
             self._out += compact.encode(Ack(0))
@@ -440,10 +474,15 @@ class Handshake:
         """The server wants to know first who this is."""
         if self.is_asked:
             raise RemoteProtocolError("the server asked twice for proof")
-        self._say(Compact())
+        if not self.is_packed:
+            self._say(Compact())
         self._out += compact.encode(Auth(self.token))
+        self.needs_attention = True
         self.is_asked = self.writes_compact = True
         self._classic = None
+        self._await_verdict()
+
+    def _await_verdict(self) -> None:
         self._first = FirstFrame()
         self.feed = self._feed_verdict
 

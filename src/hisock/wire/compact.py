@@ -21,6 +21,7 @@ __all__ = (
     "cut_frames",
     "decode",
     "decode_first",
+    "decode_hello",
     "decode_from_client",
     "encode",
     "header",
@@ -47,6 +48,7 @@ from hisock.wire.frames import (
     ClientFrame,
     FirstFrame,
     PackedFrame,
+    PackedHello,
     PackedWelcome,
 )
 from hisock.wire.payload import as_text, check_content, prefix_of
@@ -483,6 +485,19 @@ def decode_from_client(frame: bytes) -> ClientFrame:
         return DECODE_FROM_CLIENT(frame)
     except MALFORMED as error:
         raise malformed(error) from error
+
+
+def decode_hello(frame: bytes) -> dict[str, Any]:
+    """What a client says first, where there is no classic wire before.
+
+    Raises:
+        RemoteProtocolError: As ``decode``, and for everything else.
+    """
+    try:
+        hello = msgpack.decode(frame, type=PackedHello, ext_hook=_no_extension)
+    except MALFORMED as error:
+        raise malformed(error) from error
+    return hello.fields
 
 
 def decode_first(frame: bytes, *, by_client: bool) -> FirstFrame:

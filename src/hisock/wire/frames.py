@@ -34,6 +34,7 @@ __all__ = (
     "Message",
     "NoTLS",
     "PackedFrame",
+    "PackedHello",
     "PackedWelcome",
     "Ping",
     "Pong",
@@ -245,6 +246,12 @@ class Bye(_Frame, tag=35, frozen=True):
 # --- between a welcome that asks for proof and the first message -------------------
 
 
+class PackedHello(_Frame, tag=36, frozen=True):
+    """What a ``Hello`` says, by name, where there is no classic wire before."""
+
+    fields: dict[str, Any]
+
+
 class PackedWelcome(_Frame, tag=37, frozen=True):
     """The check said yes: all that a ``Welcome`` says, by name."""
 
@@ -392,7 +399,7 @@ PackedFrame: TypeAlias = (
 )
 
 #: What may come first on the compact wire where proof is asked for.
-FirstFrame: TypeAlias = PackedWelcome | Auth | Bye
+FirstFrame: TypeAlias = PackedHello | PackedWelcome | Auth | Bye
 
 #: What a client says in order, behind what it said before.
 ClientFrame: TypeAlias = (

@@ -9,6 +9,7 @@ __all__ = (
     "dump",
     "fields_of",
     "load_object",
+    "hello_of",
     "read_hello",
     "read_refusal",
     "read_welcome",
@@ -43,7 +44,15 @@ def read_hello(data: bytes, largest_name: int) -> Hello:
     Raises:
         RemoteProtocolError: It lacks a field, or has one that cannot be.
     """
-    fields = load_object(data, "hello")
+    return hello_of(load_object(data, "hello"), largest_name)
+
+
+def hello_of(fields: dict[str, Any], largest_name: int) -> Hello:
+    """What the fields of a hello say.
+
+    Raises:
+        RemoteProtocolError: As ``read_hello``.
+    """
     try:
         name, group = fields["name"], fields["group"]
         check_name(name, largest_name)

@@ -1,0 +1,265 @@
+"""Sockets that speak WebSocket, as ones that speak the compact wire.
+
+Like ``tls.SecureSocket`` they are what ``Link`` reads and writes, and never wait, but
+in ``handshake``, for TLS. Nobody imports this before the first ``GET``.
+"""
+
+from __future__ import annotations
+
+__all__ = ("ClientWeb", "UpgradedSocket")
+
+import errno
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from hisock.engine.link import DONT_WAIT
+from hisock.errors import Refused, RemoteProtocolError
+from hisock.wire.websocket import ClientSide, WebSocket
+
+_READ: Final = 64 * 1024
+#: Bytes that may wait for a peer that pings and pings, but reads no answer.
+_MOST_PENDING: Final = 256 * 1024
+
+#: Answers after which another try makes sense (RFC 9110).
+_PASSES: Final = re.compile(": (429|5..) ")
+
+
+class NotUpgraded(ConnectionError):
+    """The server does not speak WebSocket, or not with us.
+
+    Attributes:
+        error: What to raise to the user instead; ``None`` where a proxy says that the
+            server is not there just now.
+    """
+
+    def __init__(self, text: str) -> None:
+        text = f"the server refused the WebSocket: {text}"
+        super().__init__(text)
+        self.error = None if _PASSES.search(text) else Refused(text, "http")
+
+
+class _Violated(OSError):
+    """What came is no WebSocket of hisock.
+
+    Attributes:
+        error: What to tell.
+        violates: That it ends more than the link.
+    """
+
+    violates: Final = True
+
+    def __init__(self, error: RemoteProtocolError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class UpgradedSocket:
+    """A connected socket, as far as hisock uses it. It has no ``sendmsg``.
+
+    Args:
+        sock: The socket, or one that encrypts.
+        websocket: What is said on it.
+        largest: Tells how many bytes the largest message may have by now.
+        first: What was read of it already.
+    """
+
+    def __init__(
+        self,
+        sock: Any,
+        websocket: WebSocket,
+        largest: Callable[[], int],
+        first: bytes = b"",
+    ) -> None:
+        self._sock = sock
+        self._pid = os.getpid()
+        #: What encrypts below, if something does.
+        self._secure = sock if hasattr(sock, "has_plaintext") else None
+        self._largest = largest
+        self.websocket = websocket
+        # One thread may read while others write. Reentrant, for a signal handler may
+        # send while its thread is in here.
+        self._lock = threading.RLock()
+        self._came = websocket.feed(first) if first else b""
+        self._rest = memoryview(b"")
+        self._eof = self._is_told = self._is_shut = self._has_failed = False
+        self.family: int = sock.family
+        self.fileno = sock.fileno
+        self.getpeername = sock.getpeername
+        self.getsockname = sock.getsockname
+        self.setsockopt = sock.setsockopt
+        self.setblocking = sock.setblocking
+        self.getblocking = sock.getblocking
+        if first:
+            self._write_quietly()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages go both ways."""
+        return self.websocket.is_open
+
+    @property
+    def peer_names(self) -> tuple[str, ...]:
+        """The names in the peer's certificate, where there is one."""
+        names: tuple[str, ...] = getattr(self._sock, "peer_names", ())
+        return names
+
+    # --- reading ---------------------------------------------------------------------
+
+    @property
+    def has_plaintext(self) -> bool:
+        """Whether ``recv`` has something to tell though the socket may stay silent."""
+        if self._came or (self._eof and not self._is_told):
+            return True
+        return self._secure is not None and bool(self._secure.has_plaintext)
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Frames of the compact wire, at most ``size`` bytes; none at the end.
+
+        Raises:
+            BlockingIOError: There are none yet.
+            OSError: What came is no WebSocket of hisock, as ``error`` tells; once.
+            NotUpgraded: The server refused.
+        """
+        while True:
+            if not self._came and not self._eof:
+                self._read(flags)
+            if came := self._came:
+                self._came = came[size:]
+                return came[:size] if size < len(came) else came
+            error = self.websocket.error
+            if error is not None and not self._has_failed:
+                self._has_failed = True
+                code = "too_large" if self.websocket.is_too_large else "remote"
+                raise _Violated(RemoteProtocolError(error, code))
+            if self._eof:
+                self._is_told = True
+                return b""
+            # Without the flag it is a client's wait, which goes on.
+            if flags & DONT_WAIT or not self.getblocking():
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def recv_into(
+        self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0
+    ) -> int:
+        """As ``recv``, into a buffer; how many there were."""
+        with memoryview(buffer) as room:
+            data = self.recv(nbytes or len(room), flags)
+            room[: len(data)] = data
+        return len(data)
+
+    def _read(self, flags: int) -> None:
+        data = self._sock.recv(_READ, flags)
+        with self._lock:
+            self.websocket.largest = self._largest()
+            if data:
+                self._came = self.websocket.feed(data)
+            else:
+                self._eof = True
+                self.websocket.feed_eof()
+            self._write_quietly()
+        if isinstance(self.websocket, ClientSide) and self.websocket.refusal:
+            raise NotUpgraded(self.websocket.refusal)
+        if self.pending > _MOST_PENDING and data and not self._came:
+            text = "it asks and asks, and reads no answer"
+            raise _Violated(RemoteProtocolError(text))
+
+    # --- writing ---------------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait for room: watch for writing, call ``flush``."""
+        below = 0 if self._secure is None else int(self._secure.pending)
+        return len(self._rest) + below
+
+    def send(self, data: bytes | bytearray | memoryview, flags: int = 0) -> int:
+        """Take all of it in, if nothing of before waits; how many bytes.
+
+        Raises:
+            BlockingIOError: Something of before still waits.
+        """
+        with self._lock:
+            if not self.flush():
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            if self._is_shut:
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+            self.websocket.write(bytes(data))
+            self.flush()
+            return len(data)
+
+    def flush(self) -> bool:
+        """Write what waits for room; whether all of it has left."""
+        with self._lock:
+            if out := self.websocket.take():
+                self._rest = memoryview(bytes(self._rest) + out)
+            while self._rest:
+                try:
+                    sent = self._sock.send(self._rest, DONT_WAIT)
+                except (BlockingIOError, InterruptedError):
+                    return False
+                self._rest = self._rest[sent:]
+            if self._secure is not None and not self._secure.flush():
+                return False
+            if self.websocket.is_over and not self._is_shut:
+                self._is_shut = True
+                with suppress(OSError):
+                    self._sock.shutdown(socket.SHUT_WR)
+            return True
+
+    def _write_quietly(self) -> None:
+        """Write, and leave it to the next read to tell why that is not possible."""
+        with suppress(OSError):
+            self.flush()
+
+    def shutdown(self, how: int) -> None:
+        """Shut the socket; that no more comes is said by the protocol's own close."""
+        with self._lock:
+            self.websocket.shut()
+            self._write_quietly()
+            if how != socket.SHUT_WR:
+                self._is_shut = True
+                self._sock.shutdown(how)
+
+    def close(self) -> None:
+        """Say so, if that was not done, and let go of the socket."""
+        with self._lock:
+            if not self._is_shut and self._pid == os.getpid():  # else it forked
+                self.websocket.close()
+                self._write_quietly()
+        self._sock.close()
+
+    # --- a client's handshake of TLS below -----------------------------------------
+
+    def advance(self) -> bool:
+        """As ``SecureSocket.advance``; that of WebSocket is not waited for."""
+        return self._secure is None or bool(self._secure.advance())
+
+    def handshake(self, timeout: float) -> None:
+        """As ``SecureSocket.handshake``."""
+        if self._secure is not None:
+            self._secure.handshake(timeout)
+
+
+class ClientWeb:
+    """What a client of a ``ws://`` or ``wss://`` address makes of its connections.
+
+    Args:
+        uri: The address.
+        tls: Encrypts below; ``None`` for ``ws://``.
+        largest: Bytes of the largest message; 0 for any.
+    """
+
+    def __init__(self, uri: str, tls: Any, largest: int) -> None:
+        self._uri = uri
+        self._tls = tls
+        self._largest = largest
+
+    def wrap(self, sock: socket.socket, address: object) -> UpgradedSocket:
+        """Make a connection one that speaks WebSocket; never waits."""
+        below = sock if self._tls is None else self._tls.wrap(sock, address)
+        side = ClientSide(self._uri, self._largest)
+        return UpgradedSocket(below, side, lambda: self._largest)
