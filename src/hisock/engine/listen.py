@@ -23,10 +23,8 @@ from hisock.engine.dial import forget_path, tune
 from hisock.engine.drive import CAPACITY, Drive
 from hisock.engine.link import Link
 from hisock.engine.log import logger
-from hisock.engine.repeats import Repeats
 from hisock.engine.threads import StateLock
 from hisock.hub.outbox import HARD_FACTOR, Outbox
-from hisock.session.agreement import EARLY
 from hisock.session.connection import Connection
 from hisock.session.events import Messages
 from hisock.session.resume import ACK_DELAY
@@ -34,7 +32,7 @@ from hisock.types import Limits
 
 if TYPE_CHECKING:
     from hisock.engine.tls import ServerTls
-    from hisock.wire.http import Rules
+    from hisock.engine.website import Website
 
 #: Connections taken in one go, so that a storm of them does not starve the others.
 _ACCEPT_AT_ONCE: Final = 64
@@ -106,9 +104,8 @@ class Pump:
         self._accepts = True
         #: Whether clients have to prove who they are.
         self.is_guarded = False
-        #: Who may connect as HTTP, where that is served.
-        self.rules: Callable[[], Rules] | None = None
-        self._repeats = Repeats()
+        #: What goes on with who begins as HTTP, where that is served.
+        self.website: Website | None = None
         #: Every link that has a socket.
         self.links: dict[Link, None] = {}
         #: Links without a socket whose session may go on; the oldest first.
@@ -275,7 +272,7 @@ class Pump:
             limits, now, offers_compact=self._compact, dead_after=self._dead_after
         )
         connection.is_guarded = self.is_guarded
-        connection.serves_http = self.rules is not None
+        connection.serves_http = self.website is not None
         outbox = Outbox(limits.outbox)
         if self._tls is None:
             link = Link(sock, connection, outbox, address)
@@ -386,32 +383,11 @@ class Pump:
             if link in self.links:
                 self._attend(link)
 
-    def _upgrade(self, link: Link, first: bytes) -> None:
-        """Go on with a client that begins as HTTP."""
-        from hisock.engine.upgrade import UpgradedSocket  # 20 ms that few need
-        from hisock.wire.websocket import ServerSide
-
-        assert self.rules is not None
-        connection, most = link.connection, self._limits.message
-
-        def largest() -> int:
-            if connection.requests is not None:  # it is let in
-                return most
-            return min(EARLY, most or EARLY)
-
-        connection.expect_packed()
-        side = ServerSide(self.rules(), largest())
-        upgraded = UpgradedSocket(link.sock, side, largest, first)
-        link.sock = link.secure = upgraded  # type: ignore[assignment]  # as with TLS
-        if upgraded.websocket.refusal and (count := self._repeats.due("http")):
-            text = "refused an HTTP request of %s: %s (%d)"
-            _log.warning(text, link.where, upgraded.websocket.refusal, count)
-        link.read()
-
     def _attend(self, link: Link) -> None:
         """Bring everything that depends on a link's state in line with it."""
         if (first := link.connection.http) is not None:
-            self._upgrade(link, first)
+            assert self.website is not None
+            self.website.upgrade(link, first)
         link.settle()
         if link in self._unfinished and not link.connection.is_stranger:
             del self._unfinished[link]

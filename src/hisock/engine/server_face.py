@@ -4,11 +4,11 @@ from __future__ import annotations
 
 __all__ = ("Group", "ServerFace", "ServerOptions")
 
-import re
 import socket
 import weakref
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from hisock.engine.delivery import WhenSlow, wish_of
@@ -17,6 +17,7 @@ from hisock.engine.face import Face, check_limits, check_times
 from hisock.engine.inquiry import Inquiry
 from hisock.engine.link import Link
 from hisock.engine.serve import ServerEngine
+from hisock.engine.website import WebOptions, Website, check_web
 from hisock.errors import InvalidName, InvalidOption, UnknownClient
 from hisock.handlers.table import CLIENT_EVENTS
 from hisock.hub.names import Policy
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     import ssl
 
     from hisock.engine.tls import ServerTls
-    from hisock.wire.http import Rules
 
 _WIRES = frozenset({"classic", "compact", "websocket"})
 
@@ -49,6 +49,7 @@ class ServerOptions(TypedDict, total=False):
     allow_regroup: bool | None
     allowed_hosts: Collection[str]
     allowed_origins: Collection[str]
+    pages: str | Path | None
 
 
 class ServerFace(Face):
@@ -78,6 +79,7 @@ class ServerFace(Face):
         allow_regroup: bool | None = None,
         allowed_hosts: Collection[str] = (),
         allowed_origins: Collection[str] = (),
+        pages: str | Path | None = None,
     ) -> None:
         check_times(resume_window, dead_after)
         _check_names(unique_names, allow_rename, allow_regroup)
@@ -107,11 +109,11 @@ class ServerFace(Face):
             dead_after=dead_after,
             tls=self._tls,
         )
+        web = WebOptions(allowed_hosts, allowed_origins, pages)
+        check_web(web)
         if "websocket" in chosen:
-            _check_http(allowed_hosts, allowed_origins)
-            scheme = "http" if tls is None else "https"
-            self._engine.pump.rules = lambda: _rules(
-                self._address, allowed_hosts, allowed_origins, scheme
+            self._engine.pump.website = Website(
+                web, self._address, tls is not None, limits
             )
         gate = self._engine.gate
         gate.describe = _describer(self)
@@ -443,34 +445,6 @@ def _check_wires(wires: object) -> frozenset[str]:
             f'wires are "classic", "compact" and "websocket", not {wires!r:.80}'
         )
     return chosen
-
-
-def _check_http(hosts: Any, origins: Any) -> None:
-    """Refuse what cannot be.
-
-    Raises:
-        InvalidOption: These are no hosts or origins.
-    """
-    for option, values in (("allowed_hosts", hosts), ("allowed_origins", origins)):
-        is_text = isinstance(values, str) or not isinstance(values, Collection)
-        if is_text or not all(isinstance(value, str) for value in values):
-            raise InvalidOption(f"{option} is a list of text, not {values!r:.80}")
-        for value in values if option == "allowed_origins" else ():
-            if not re.fullmatch(r"https?://[^/?#\s]+", value):
-                raise InvalidOption(
-                    f'allowed_origins are like "https://example.org", not {value!r:.80}'
-                )
-
-
-def _rules(
-    address: Any, hosts: Collection[str], origins: Collection[str], scheme: str
-) -> Rules:
-    """Who may connect as HTTP."""
-    from hisock.wire.http import Rules  # 3 ms that a server without a browser saves
-
-    own = [address[0]] if isinstance(address, tuple) else []
-    machine = socket.gethostname()
-    return Rules([*own, machine, f"{machine}.local", *hosts], origins, scheme)
 
 
 def _describe(link: Link) -> dict[str, Any]:

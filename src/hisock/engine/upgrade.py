@@ -25,6 +25,9 @@ _READ: Final = 64 * 1024
 #: Bytes that may wait for a peer that pings and pings, but reads no answer.
 _MOST_PENDING: Final = 256 * 1024
 
+#: Pieces of a page that are written in one go, before others have their turn.
+_PIECES: Final = 16
+
 #: Answers after which another try makes sense (RFC 9110).
 _PASSES: Final = re.compile(": (429|5..) ")
 
@@ -174,7 +177,7 @@ class UpgradedSocket:
     def pending(self) -> int:
         """Bytes that wait for room: watch for writing, call ``flush``."""
         below = 0 if self._secure is None else int(self._secure.pending)
-        return len(self._rest) + below
+        return len(self._rest) + below + self.websocket.has_more
 
     def send(self, data: bytes | bytearray | memoryview, flags: int = 0) -> int:
         """Take all of it in, if nothing of before waits; how many bytes.
@@ -194,9 +197,15 @@ class UpgradedSocket:
     def flush(self) -> bool:
         """Write what waits for room; whether all of it has left."""
         with self._lock:
-            if out := self.websocket.take():
-                self._rest = memoryview(bytes(self._rest) + out)
-            while self._rest:
+            pieces = _PIECES
+            while True:
+                if out := self.websocket.take():
+                    self._rest = memoryview(bytes(self._rest) + out)
+                elif not self._rest and pieces:
+                    pieces -= 1
+                    self._rest = memoryview(self.websocket.take_piece())
+                if not self._rest:
+                    break
                 try:
                     sent = self._sock.send(self._rest, DONT_WAIT)
                 except (BlockingIOError, InterruptedError):
@@ -208,7 +217,7 @@ class UpgradedSocket:
                 self._is_shut = True
                 with suppress(OSError):
                     self._sock.shutdown(socket.SHUT_WR)
-            return True
+            return not self.websocket.has_more
 
     def _write_quietly(self) -> None:
         """Write, and leave it to the next read to tell why that is not possible."""

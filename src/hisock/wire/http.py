@@ -6,10 +6,19 @@ proxy in front might read in another way.
 
 from __future__ import annotations
 
-__all__ = ("HEAD", "Head", "HttpError", "Rules", "answer", "host_of", "read_head")
+__all__ = (
+    "HEAD",
+    "Head",
+    "HttpError",
+    "Response",
+    "Rules",
+    "host_of",
+    "read_head",
+    "text",
+)
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Final
@@ -151,13 +160,39 @@ def _normal(origin: str) -> str:
     return origin.lower() if re.search(r":\d+$", host) else f"{scheme}://{host}:{port}"
 
 
-def answer(status: HTTPStatus, text: str) -> bytes:
-    """A short answer, behind which the connection is closed."""
-    body = f"{text}\n".encode()
-    return (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-        "Content-Type: text/plain; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\n"
-        "X-Content-Type-Options: nosniff\r\n"
-        "Connection: close\r\n\r\n"
-    ).encode() + body
+class Response(Value, frozen=True):
+    """What is answered; behind it the connection is closed.
+
+    Attributes:
+        headers: Beside those that every answer has.
+        body: In pieces, which are taken one by one as there is room for them.
+        size: Bytes of the body.
+    """
+
+    status: HTTPStatus
+    headers: dict[str, str]
+    body: Iterable[bytes] = ()
+    size: int = 0
+
+    @property
+    def head(self) -> bytes:
+        """The bytes before the body."""
+        lines = [f"HTTP/1.1 {self.status.value} {self.status.phrase}"]
+        every = {
+            "Content-Length": str(self.size),
+            "X-Content-Type-Options": "nosniff",
+            "Connection": "close",
+        }
+        # A 304 has no body, and its length would be that of the one it saves.
+        if self.status is HTTPStatus.NOT_MODIFIED:
+            del every["Content-Length"]
+        for name, value in {**self.headers, **every}.items():
+            lines.append(f"{name}: {value}")
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def text(status: HTTPStatus, words: str, **headers: str) -> Response:
+    """A short answer in plain text."""
+    body = f"{words}\n".encode()
+    kind = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
+    return Response(status, kind | headers, (body,), len(body))

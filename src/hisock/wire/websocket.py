@@ -10,13 +10,15 @@ from __future__ import annotations
 __all__ = ("ClientSide", "ServerSide", "WebSocket")
 
 import logging
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Final
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
+from websockets.http11 import Response as Answer
 from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
@@ -24,7 +26,7 @@ from websockets.uri import parse_uri
 from hisock.wire import compact
 from hisock.wire.compact import HEADER_LEN
 from hisock.wire.frames import Bye
-from hisock.wire.http import HEAD, HttpError, Rules, answer, read_head
+from hisock.wire.http import HEAD, Head, HttpError, Response, read_head, text
 
 #: Pieces of one message; more is who makes work, not who has something to say.
 _PIECES: Final = 1024
@@ -94,11 +96,20 @@ class WebSocket:
         out, self._out = self._out, []
         return b"".join(out)
 
+    def take_piece(self) -> bytes:
+        """A piece of what may be written once all else is; nothing at the end."""
+        return b""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there may be another piece."""
+        return False
+
     # --- what comes ----------------------------------------------------------------
 
     def feed(self, data: bytes) -> bytes:
         """What was read, as it would be on the compact wire."""
-        if self.refusal is not None or self.is_over:
+        if self.is_answered or self.is_over:
             return b""
         if not self.is_open:
             data = self._feed_head(data)
@@ -146,6 +157,11 @@ class WebSocket:
             self._heard_bye = True
             came.append(compact.encode(Bye(0, closed.reason)))
         return b"".join(came)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the request was answered, and no WebSocket came of it."""
+        return self.refusal is not None
 
     @property
     def is_too_large(self) -> bool:
@@ -217,45 +233,53 @@ class ServerSide(WebSocket):
     """A server's end.
 
     Args:
-        rules: Who may ask.
+        check: Raises ``HttpError`` if a request may not be asked.
+        answer: The response to one that asks for no WebSocket.
         largest: As above.
     """
 
-    __slots__ = ("_head", "_rules")
+    __slots__ = ("_answer", "_body", "_check", "_head")
 
     #: A page that is left says 1001, and does not come back.
     _goodbyes = frozenset({1000, 1001})
 
-    def __init__(self, rules: Rules, largest: int) -> None:
+    def __init__(
+        self,
+        check: Callable[[Head], None],
+        answer: Callable[[Head], Response],
+        largest: int,
+    ) -> None:
         super().__init__(ServerProtocol(max_size=largest or None, logger=_silent))
-        self._rules = rules
+        self._check = check
+        self._answer = answer
         self._head = b""
+        self._body: Iterator[bytes] | None = None
 
     def _feed_head(self, data: bytes) -> bytes:
         self._head += data
         at = self._head.find(_END)
+        if at < 0 and len(self._head) <= HEAD:
+            return b""
+        end = at + len(_END)
+        head, rest, self._head = self._head[:end], self._head[end:], b""
         try:
-            if at < 0 and len(self._head) <= HEAD:
-                return b""
             if not 0 <= at <= HEAD:
-                text = f"a head of more than {HEAD} bytes"
-                raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, text)
-            end = at + len(_END)
-            head, rest, self._head = self._head[:end], self._head[end:], b""
-            self._upgrade(head)
+                words = f"a head of more than {HEAD} bytes"
+                raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, words)
+            request = read_head(head)
+            self._check(request)
+            if "upgrade" in request.headers:
+                self._upgrade(head)
+                return rest
+            response = self._answer(request)
         except HttpError as error:
             self.refusal = str(error)
-            self.is_over = True
-            self._out.append(answer(error.status, str(error)))
-            return b""
-        return rest
+            response = text(error.status, str(error))
+        self._out.append(response.head)
+        self._body = iter(response.body)
+        return b""
 
     def _upgrade(self, head: bytes) -> None:
-        request = read_head(head)
-        self._rules.check(request)
-        if "websocket" not in request.headers.get("upgrade", "").lower():
-            text = "a WebSocket is served here, and no page"
-            raise HttpError(HTTPStatus.UPGRADE_REQUIRED, text)
         protocol = self._protocol
         assert isinstance(protocol, ServerProtocol)
         protocol.receive_data(head)
@@ -263,11 +287,31 @@ class ServerSide(WebSocket):
         assert isinstance(asked, Request)
         response = protocol.accept(asked)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            text = bytes(response.body).decode().strip()
-            raise HttpError(HTTPStatus(response.status_code), text)
+            words = bytes(response.body).decode().strip()
+            raise HttpError(HTTPStatus(response.status_code), words)
         protocol.send_response(response)
         self._note_writes()
         self.is_open = True
+
+    def take_piece(self) -> bytes:
+        """As above."""
+        if self._body is None:
+            return b""
+        if piece := next(self._body, b""):
+            return piece
+        self._body = None
+        self.is_over = True
+        return b""
+
+    @property
+    def has_more(self) -> bool:
+        """As above."""
+        return self._body is not None
+
+    @property
+    def is_answered(self) -> bool:
+        """As above: with a page, or why there is none."""
+        return self._body is not None or (self.is_over and not self.is_open)
 
     def _close_if_due(self) -> None:
         if self._said_bye is not None and self._heard_bye:
@@ -318,7 +362,7 @@ class ClientSide(WebSocket):
         self._note_writes()
         if protocol.handshake_exc is not None:
             self.refusal = _why(protocol.handshake_exc)
-        elif protocol.events and isinstance(protocol.events[0], Response):
+        elif protocol.events and isinstance(protocol.events[0], Answer):
             del protocol.events[0]
             self.is_open = True
             early, self._early = self._early, b""
@@ -340,7 +384,7 @@ class ClientSide(WebSocket):
 def _why(error: Exception) -> str:
     """Why a server did not go over to WebSocket."""
     response = getattr(error, "response", None)
-    if not isinstance(response, Response):
+    if not isinstance(response, Answer):
         return str(error)
     text = bytes(response.body or b"")[:200].decode(errors="replace").strip()
     return f"{response.status_code} {response.reason_phrase}: {text}"
