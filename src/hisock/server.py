@@ -42,14 +42,20 @@ class HiSockServer(ServerFace):
             ``"raise"`` lets it out of ``run``, as 1.1 did.
         roster: Whether clients are told who joins and leaves, and may ask for each
             other's address.
-        wires: The wires it speaks, ``"classic"`` (hisock 1.1) and ``"compact"`` (ours);
-            ``None`` for both.
+        wires: The wires it speaks: ``"classic"`` (hisock 1.1), ``"compact"`` (ours) and
+            ``"websocket"`` (browsers; with it, all that HTTP is for); ``None`` for all.
         unique_names: What holds where a client wants a name that another one has:
             ``"allow"`` gives it to both; with ``"reject"`` the newcomer is refused,
             but has the name of one whose link is cut; with ``"replace"`` the other
             goes.
         allow_rename, allow_regroup: Whether clients may change their name and their
             group; ``None``: if there is no ``authenticate`` check.
+        allowed_hosts: Names by which a browser may ask for this server, beside
+            ``localhost``, addresses and this machine's own name: another site's name
+            may lead here without anybody's leave (DNS rebinding).
+        allowed_origins: Sites whose pages may connect, as ``"https://example.org"``,
+            beside those that this server itself serves.
+        pages: A folder whose files it serves; ``index.html`` is the page of a folder.
 
     Raises:
         InvalidAddress: ``addr`` is no address.

@@ -6,10 +6,9 @@ __all__ = ("Group", "ServerFace", "ServerOptions")
 
 import socket
 import weakref
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from hisock.engine.delivery import WhenSlow, wish_of
 from hisock.engine.dial import DEAD_AFTER, listen_at, parse_address, spell_address
@@ -17,7 +16,7 @@ from hisock.engine.face import Face, check_limits, check_times
 from hisock.engine.inquiry import Inquiry
 from hisock.engine.link import Link
 from hisock.engine.serve import ServerEngine
-from hisock.engine.website import WebOptions, Website, check_web
+from hisock.engine.website import WebOptions, Website
 from hisock.errors import InvalidName, InvalidOption, UnknownClient
 from hisock.handlers.table import CLIENT_EVENTS
 from hisock.hub.names import Policy
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 _WIRES = frozenset({"classic", "compact", "websocket"})
 
 
-class ServerOptions(TypedDict, total=False):
+class ServerOptions(WebOptions, total=False):
     """The keyword options of every way to make a server."""
 
     tls: ssl.SSLContext | dict[str, Any] | str | None
@@ -47,9 +46,6 @@ class ServerOptions(TypedDict, total=False):
     unique_names: Policy
     allow_rename: bool | None
     allow_regroup: bool | None
-    allowed_hosts: Collection[str]
-    allowed_origins: Collection[str]
-    pages: str | Path | None
 
 
 class ServerFace(Face):
@@ -77,9 +73,7 @@ class ServerFace(Face):
         unique_names: Policy = "allow",
         allow_rename: bool | None = None,
         allow_regroup: bool | None = None,
-        allowed_hosts: Collection[str] = (),
-        allowed_origins: Collection[str] = (),
-        pages: str | Path | None = None,
+        **web: Unpack[WebOptions],
     ) -> None:
         check_times(resume_window, dead_after)
         _check_names(unique_names, allow_rename, allow_regroup)
@@ -109,12 +103,9 @@ class ServerFace(Face):
             dead_after=dead_after,
             tls=self._tls,
         )
-        web = WebOptions(allowed_hosts, allowed_origins, pages)
-        check_web(web)
+        website = Website(web, self._address, tls is not None, limits)
         if "websocket" in chosen:
-            self._engine.pump.website = Website(
-                web, self._address, tls is not None, limits
-            )
+            self._engine.pump.website = website
         gate = self._engine.gate
         gate.describe = _describer(self)
         gate.takes_classic = wires is not None and "classic" in chosen

@@ -6,11 +6,10 @@ in ``handshake``, for TLS. Nobody imports this before the first ``GET``.
 
 from __future__ import annotations
 
-__all__ = ("ClientWeb", "UpgradedSocket")
+__all__ = ("ClientWeb", "NotUpgraded", "UpgradedSocket")
 
 import errno
 import os
-import re
 import socket
 import threading
 from collections.abc import Callable
@@ -29,7 +28,7 @@ _MOST_PENDING: Final = 256 * 1024
 _PIECES: Final = 16
 
 #: Answers after which another try makes sense (RFC 9110).
-_PASSES: Final = re.compile(": (429|5..) ")
+_PASSES: Final = ("429 ", "5")
 
 
 class NotUpgraded(ConnectionError):
@@ -41,9 +40,10 @@ class NotUpgraded(ConnectionError):
     """
 
     def __init__(self, text: str) -> None:
+        passes = text.startswith(_PASSES)
         text = f"the server refused the WebSocket: {text}"
         super().__init__(text)
-        self.error = None if _PASSES.search(text) else Refused(text, "http")
+        self.error = None if passes else Refused(text, "http")
 
 
 class _Violated(OSError):

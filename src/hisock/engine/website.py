@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Website", "WebOptions", "check_web")
+__all__ = ("Website", "WebOptions")
 
 import re
 import socket
@@ -10,14 +10,13 @@ import time
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from hisock.engine.log import logger
 from hisock.engine.repeats import Repeats
 from hisock.errors import InvalidOption
 from hisock.session.agreement import EARLY
 from hisock.types import Limits
-from hisock.wire.frames import Value
 
 if TYPE_CHECKING:
     from hisock.engine.link import Link
@@ -28,39 +27,43 @@ if TYPE_CHECKING:
 #: Seconds that the answer to one request may take, on a slow network too.
 _ANSWER: Final = 60.0
 
+_ORIGIN: Final = re.compile(r"https?://[^/?#\s]+")
 _log: Final = logger("server")
 
 
-class WebOptions(Value, frozen=True):
+class WebOptions(TypedDict, total=False):
     """A server's options that are about HTTP; ``HiSockServer`` explains them."""
 
     allowed_hosts: Collection[str]
     allowed_origins: Collection[str]
-    pages: Any
+    pages: str | Path | None
 
 
-def check_web(options: WebOptions) -> None:
+def _check(options: WebOptions) -> None:
     """Refuse what cannot be.
 
     Raises:
         InvalidOption: These are no hosts, origins or pages.
+        TypeError: There is no such option.
     """
-    hosts, origins = options.allowed_hosts, options.allowed_origins
-    for option, values in (("allowed_hosts", hosts), ("allowed_origins", origins)):
-        is_text = isinstance(values, str) or not isinstance(values, Collection)
-        if is_text or not all(isinstance(value, str) for value in values):
+    if unknown := options.keys() - WebOptions.__annotations__.keys():
+        raise TypeError(f"a server has no option {min(unknown)!r}")
+    for option in ("allowed_hosts", "allowed_origins"):
+        values: object = options.get(option, ())
+        if not isinstance(values, list | tuple | set | frozenset) or not all(
+            isinstance(value, str) for value in values
+        ):
             raise InvalidOption(f"{option} is a list of text, not {values!r:.80}")
-        for value in values if option == "allowed_origins" else ():
-            if not re.fullmatch(r"https?://[^/?#\s]+", value):
-                raise InvalidOption(
-                    f'allowed_origins are like "https://example.org", not {value!r:.80}'
-                )
-    if options.pages is None:
-        return
-    if not isinstance(options.pages, str | Path) or not Path(options.pages).is_dir():
-        raise InvalidOption(
-            f"pages is a folder that exists, not {options.pages!r:.200}"
-        )
+    for origin in options.get("allowed_origins", ()):
+        if not _ORIGIN.fullmatch(origin):
+            raise InvalidOption(
+                f'allowed_origins are like "https://example.org", not {origin!r:.80}'
+            )
+    pages = options.get("pages")
+    if pages is not None and not (
+        isinstance(pages, str | Path) and Path(pages).is_dir()
+    ):
+        raise InvalidOption(f"pages is a folder that exists, not {pages!r:.200}")
 
 
 class Website:
@@ -71,11 +74,15 @@ class Website:
         address: Where the server was told to listen.
         is_secure: Whether the port speaks TLS.
         limits: Of the server.
+
+    Raises:
+        InvalidOption, TypeError: An option cannot be.
     """
 
     def __init__(
         self, options: WebOptions, address: Any, is_secure: bool, limits: Limits
     ) -> None:
+        _check(options)
         self._options = options
         self._address = address
         self._scheme = "https" if is_secure else "http"
@@ -92,10 +99,16 @@ class Website:
         if self._rules is None:
             from hisock.wire.http import Rules
 
-            own = [self._address[0]] if isinstance(self._address, tuple) else []
             machine = socket.gethostname()
-            hosts = (*own, machine, f"{machine}.local", *self._options.allowed_hosts)
-            self._rules = Rules(hosts, self._options.allowed_origins, self._scheme)
+            hosts = {
+                machine,
+                f"{machine}.local",
+                *self._options.get("allowed_hosts", ()),
+            }
+            if isinstance(self._address, tuple):
+                hosts.add(self._address[0])
+            origins = self._options.get("allowed_origins", ())
+            self._rules = Rules(hosts, origins, self._scheme)
         return self._rules
 
     @property
@@ -105,7 +118,7 @@ class Website:
             from hisock.web.files import Folder
             from hisock.web.routes import Routes
 
-            pages = self._options.pages
+            pages = self._options.get("pages")
             self._routes = Routes(None if pages is None else Folder(Path(pages)))
         return self._routes
 
@@ -122,13 +135,13 @@ class Website:
             return min(EARLY, most or EARLY)
 
         connection.expect_packed()
-        check = partial(self._check, link)
+        check = partial(self._admit, link)
         side = ServerSide(check, partial(self._answer, connection), largest())
         upgraded = UpgradedSocket(link.sock, side, largest, first)
         link.sock = link.secure = upgraded  # type: ignore[assignment]  # as with TLS
         link.read()
 
-    def _check(self, link: Link, head: Head) -> None:
+    def _admit(self, link: Link, head: Head) -> None:
         """
         Raises:
             HttpError: It may not ask.

@@ -6,9 +6,10 @@ shows of them it is given.
 
 from __future__ import annotations
 
-__all__ = ("Routes",)
+__all__ = ("Routes", "path_of")
 
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -32,7 +33,7 @@ class Routes:
             "/healthz": lambda _: text(HTTPStatus.OK, "ok")
         }
         for name in _OWN:
-            self.add(f"/{name}", lambda head, name=name: own_file(name, head))
+            self.add(f"/{name}", partial(own_file, name))
 
     def add(self, path: str, answer: Callable[[Head], Response]) -> None:
         """Have a function answer a path; it may raise ``HttpError``."""

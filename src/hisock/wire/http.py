@@ -139,9 +139,7 @@ class Rules:
 
 def host_of(host: str) -> str | None:
     """The name in a ``Host`` header, without port and brackets; ``None`` for none."""
-    matched = re.fullmatch(
-        r"(\[[0-9a-fA-F:.]+\]|[0-9A-Za-z._-]+)(?::([0-9]{1,5}))?", host
-    )
+    matched = _HOST.fullmatch(host)
     return None if matched is None else matched[1].strip("[]")
 
 
@@ -157,7 +155,8 @@ def _normal(origin: str) -> str:
     """An origin with its port, however it was written."""
     scheme, _, host = origin.lower().partition("://")
     port = _PORTS.get(scheme, "")
-    return origin.lower() if re.search(r":\d+$", host) else f"{scheme}://{host}:{port}"
+    has_port = host.rpartition(":")[2].isdecimal()
+    return origin.lower() if has_port else f"{scheme}://{host}:{port}"
 
 
 class Response(Value, frozen=True):
