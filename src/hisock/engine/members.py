@@ -79,12 +79,15 @@ class Members:
         self.wait_beside: Callable[[Callable[[], bool]], None] = lambda is_done: None
         self._repeats = Repeats()
         self._compact = compact.Writer(limits.message)
+        self._text_writer: compact.Writer | None = None
         self._classic: dict[int, classic.Writer] = {}
 
     def writer_for(self, link: Link) -> classic.Writer | compact.Writer:
         """What encodes messages for a link; the same one for all of its kind."""
         if link.connection.writes_compact:
-            return self._compact
+            return (
+                self._text if getattr(link.secure, "is_text", False) else self._compact
+            )
         header_len = link.connection.header_len
         writer = self._classic.get(header_len)
         if writer is None:
@@ -92,6 +95,14 @@ class Members:
             writer = classic.Writer(header_len, largest, by_client=False)
             self._classic[header_len] = writer
         return writer
+
+    @property
+    def _text(self) -> compact.Writer:
+        if self._text_writer is None:
+            from hisock.wire.text import TextWriter  # 3 ms that few servers need
+
+            self._text_writer = TextWriter(self._limits.message)
+        return self._text_writer
 
     # --- look-ups ------------------------------------------------------------------
 
@@ -294,7 +305,7 @@ class Members:
             writer = link.writer
             if writer not in frames:
                 try:
-                    frames[writer] = writer.message(command, content)
+                    frames[writer] = writer.message(command, content, until)
                 except (NotSendable, MessageTooLarge) as error:
                     frames[writer] = None
                     problems.append((link, error))

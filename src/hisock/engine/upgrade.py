@@ -106,6 +106,11 @@ class UpgradedSocket:
         return self.websocket.is_open
 
     @property
+    def is_text(self) -> bool:
+        """Whether its messages are text (JSON)."""
+        return self.websocket.is_text
+
+    @property
     def peer_names(self) -> tuple[str, ...]:
         """The names in the peer's certificate, where there is one."""
         names: tuple[str, ...] = getattr(self._sock, "peer_names", ())

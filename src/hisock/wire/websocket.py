@@ -23,10 +23,12 @@ from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
+from hisock.errors import NotSendable, RemoteProtocolError
 from hisock.wire import compact
 from hisock.wire.compact import HEADER_LEN
 from hisock.wire.frames import Bye
 from hisock.wire.http import HEAD, Head, HttpError, Response, read_head, text
+from hisock.wire.text import from_text, to_text
 
 #: Pieces of one message; more is who makes work, not who has something to say.
 _PIECES: Final = 1024
@@ -52,6 +54,7 @@ class WebSocket:
     Attributes:
         is_open: Whether messages go both ways.
         is_over: Whether nothing more is to be written.
+        is_text: Whether its messages are text: JSON.
         refusal: Why the request was not served.
     """
 
@@ -59,11 +62,13 @@ class WebSocket:
         "_out",
         "_pieces",
         "_protocol",
+        "_began_as",
         "_rest",
         "_heard_bye",
         "_said_bye",
         "is_open",
         "is_over",
+        "is_text",
         "refusal",
     )
 
@@ -79,7 +84,8 @@ class WebSocket:
         #: Both have to be, so that the last acknowledgements arrive; then it is closed.
         self._said_bye: Bye | None = None
         self._heard_bye = False
-        self.is_open = self.is_over = False
+        self._began_as = Opcode.BINARY
+        self.is_open = self.is_over = self.is_text = False
         self.refusal: str | None = None
 
     @property
@@ -135,20 +141,20 @@ class WebSocket:
         came: list[bytes] = []
         for frame in self._protocol.events_received():
             assert isinstance(frame, Frame)
-            if frame.opcode is Opcode.TEXT:
-                text = "binary messages (MessagePack) only"
-                self._protocol.fail(CloseCode.UNSUPPORTED_DATA, text)
-                break
-            if frame.opcode not in (Opcode.BINARY, Opcode.CONT):
-                continue
+            if frame.opcode is not Opcode.CONT:
+                if frame.opcode not in (Opcode.BINARY, Opcode.TEXT):
+                    continue
+                self._began_as = frame.opcode
             self._pieces.append(bytes(frame.data))
             if frame.fin:
                 body, self._pieces = b"".join(self._pieces), []
-                self._heard_bye = self._heard_bye or body[1:2] == _BYE
-                came.append(compact.header(len(body)) + body)
+                if body := self._take_message(body, self._began_as is Opcode.TEXT):
+                    self._heard_bye = self._heard_bye or body[1:2] == _BYE
+                    came.append(compact.header(len(body)) + body)
             elif len(self._pieces) > _PIECES:
-                text = f"a message in more than {_PIECES} pieces"
-                self._protocol.fail(CloseCode.POLICY_VIOLATION, text)
+                words = f"a message in more than {_PIECES} pieces"
+                self._protocol.fail(CloseCode.POLICY_VIOLATION, words)
+            if self._protocol.close_sent is not None:
                 break
         closed = self._protocol.close_rcvd
         if self._heard_bye:
@@ -157,6 +163,26 @@ class WebSocket:
             self._heard_bye = True
             came.append(compact.encode(Bye(0, closed.reason)))
         return b"".join(came)
+
+    def _take_message(self, body: bytes, is_text: bool) -> bytes:
+        """A message that is whole, as it would be on the compact wire; empty if it may
+        not be."""
+        if is_text is not self.is_text:
+            if is_text:
+                words = "binary messages (MessagePack) only, as the first was one"
+            else:
+                words = "text messages (JSON) only, as the first was one"
+            self._protocol.fail(CloseCode.UNSUPPORTED_DATA, words)
+            return b""
+        if not is_text:
+            return body
+        try:
+            return from_text(body.decode())
+        except UnicodeDecodeError as error:
+            self._protocol.fail(CloseCode.INVALID_DATA, f"this is no UTF-8: {error}")
+        except RemoteProtocolError as error:
+            self._protocol.fail(CloseCode.PROTOCOL_ERROR, str(error))
+        return b""
 
     @property
     def is_answered(self) -> bool:
@@ -215,7 +241,7 @@ class WebSocket:
         """Close, as the RFC wants it, with our code and text; once."""
         if not self.is_open or self._protocol.close_sent is not None:
             return
-        said = self._said_bye or Bye(16)
+        said = self._said_bye or Bye(0 if self._heard_bye else 16)
         code = _CODES.get(said.code, _OWN + said.code)
         reason = said.text.encode()[:_REASON].decode(errors="ignore")
         self._protocol.send_close(code, reason)
@@ -238,7 +264,7 @@ class ServerSide(WebSocket):
         largest: As above.
     """
 
-    __slots__ = ("_answer", "_body", "_check", "_head")
+    __slots__ = ("_answer", "_body", "_check", "_head", "_is_settled")
 
     #: A page that is left says 1001, and does not come back.
     _goodbyes = frozenset({1000, 1001})
@@ -254,6 +280,8 @@ class ServerSide(WebSocket):
         self._answer = answer
         self._head = b""
         self._body: Iterator[bytes] | None = None
+        #: Whether the first message has said what all others are.
+        self._is_settled = False
 
     def _feed_head(self, data: bytes) -> bytes:
         self._head += data
@@ -293,6 +321,11 @@ class ServerSide(WebSocket):
         self._note_writes()
         self.is_open = True
 
+    def _take_message(self, body: bytes, is_text: bool) -> bytes:
+        if not self._is_settled:
+            self._is_settled, self.is_text = True, is_text
+        return super()._take_message(body, is_text)
+
     def take_piece(self) -> bytes:
         """As above."""
         if self._body is None:
@@ -323,15 +356,21 @@ class ServerSide(WebSocket):
             self.close()
 
     def _write_message(self, body: bytes) -> None:
-        # RFC 6455 §5.2, a whole binary message without a mask; the library's own way
+        # RFC 6455 §5.2, a whole message without a mask; the library's own way
         # there makes four objects of it.
-        size = len(body)
+        if self.is_text:
+            try:
+                body = to_text(body).encode()
+            except NotSendable as error:  # of a session that began as binary
+                self._protocol.fail(CloseCode.INTERNAL_ERROR, str(error))
+                return
+        size, first = len(body), 0x81 if self.is_text else 0x82
         if size < 126:
-            self._out.append(bytes((0x82, size)))
+            self._out.append(bytes((first, size)))
         elif size < 65536:
-            self._out.append(b"\x82\x7e" + size.to_bytes(2, "big"))
+            self._out.append(bytes((first, 126)) + size.to_bytes(2, "big"))
         else:
-            self._out.append(b"\x82\x7f" + size.to_bytes(8, "big"))
+            self._out.append(bytes((first, 127)) + size.to_bytes(8, "big"))
         self._out.append(body)
 
 
