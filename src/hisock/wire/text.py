@@ -10,7 +10,6 @@ __all__ = ("TextWriter", "from_text", "to_text")
 
 import json
 from base64 import b64decode, b64encode
-from datetime import datetime
 from math import isfinite
 from typing import Any, Final, TypeVar
 
@@ -141,9 +140,7 @@ def _plain(value: Any) -> Any:
             if len(fields) != len(value):
                 raise ValueError("two keys are the same as text")
             return fields
-        case datetime():
-            return value.isoformat().replace("+00:00", "Z")
-    raise TypeError(f"JSON has no {type(value).__name__}")
+    return msgspec.to_builtins(value)  # a time, as RFC 3339 has it
 
 
 def _key(key: object) -> str:
