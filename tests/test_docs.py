@@ -68,6 +68,7 @@ from hisock.wire.frames import (
     Refusal,
     Welcome,
 )
+from hisock.wire.text import to_text
 
 ROOT = Path(__file__).resolve().parent.parent
 WIRE = ROOT / "docs" / "wire.md"
@@ -586,6 +587,7 @@ _COMPACT_CALLS = ("Call", "Frame", "On the compact wire")
 _FAILURES = ("Failure", "When", "Example")
 _VALUES = ("Value", "Written as")
 _HINTS = ("Content", "Hint", "The handler gets")
+_TEXT_MODE = ("In content", "In JSON")
 _BYES = ("Bye", "When", "Example")
 _BROKEN_FRAMES = ("Broken frame", "Code", "What the Bye says")
 _SESSION_FIELDS = ("Field", "From", "What it is")
@@ -625,7 +627,7 @@ def test_every_table_is_checked() -> None:
     """A new table in the document needs a test here, unless it is prose."""
     classic = {_HEADERS, _CALLS, _RESERVED, _BROKEN, _ANSWERS, _ACCEPTED, _REFUSED}
     ours = {_CODES, _LENGTHS, _KINDS, _COMPACT_CALLS, _FAILURES, _VALUES, _HINTS}
-    ours |= {_BYES, _BROKEN_FRAMES, _SESSION_FIELDS, _FIRST_KINDS}
+    ours |= {_BYES, _BROKEN_FRAMES, _SESSION_FIELDS, _FIRST_KINDS, _TEXT_MODE}
     assert set(_TABLES) == classic | ours | _PROSE | {_LIMITS}
     for titles in _PROSE:
         assert not any("·" in cell for row in _TABLES[titles] for cell in row.values())
@@ -1252,6 +1254,18 @@ def test_value_is_written_so(value: str, written: str) -> None:
 
     assert compact.pack(to_value(code(value))) == data
     assert unpack(data) == to_value(code(value))
+
+
+@pytest.mark.parametrize(("content", "written"), examples(_TEXT_MODE))
+def test_text_mode_writes_so(content: str, written: str) -> None:
+    """Content is this JSON on a WebSocket of text messages, or cannot be sent on it."""
+    message = compact.pack([1, "it", to_value(code(content))])
+
+    if written == "refused":
+        with pytest.raises(NotSendable):
+            to_text(message)
+    else:
+        assert json.loads(to_text(message)) == [1, "it", json.loads(code(written))]
 
 
 @pytest.mark.parametrize("number", [2**64, -(2**63) - 1])
