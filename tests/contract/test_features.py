@@ -16,18 +16,20 @@ HERE = Path(__file__).parent
 DOCUMENT = HERE.parent.parent / "docs" / "features.md"
 
 FACES = ("plain", "threaded", "async")
-WIRES = ("classic", "compact")
+WIRES = ("classic", "compact", "websocket")
+_OURS = ("compact", "websocket")
+_TCP = ("classic", "compact")
 #: Fixture → the faces and wires that a test with it runs over.
 RUNS_OVER: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "net": (FACES, WIRES),
     "way": (FACES, WIRES),
     "turned": (("plain", "threaded"), WIRES),
     "classic": (FACES, ("classic",)),
-    "compact": (FACES, ("compact",)),
-    "asking": (FACES, ("compact",)),
-    "compact_turned": (("plain", "threaded"), ("compact",)),
-    "hand": (("plain",), WIRES),
-    "threaded": (("threaded",), WIRES),
+    "compact": (FACES, _OURS),
+    "asking": (FACES, _OURS),
+    "compact_turned": (("plain", "threaded"), _OURS),
+    "hand": (("plain",), _TCP),
+    "threaded": (("threaded",), _TCP),
 }
 
 #: Shelf → feature → the tests that hold it, as ``file.test``.
@@ -102,7 +104,8 @@ _HEAD = """# What works where
 Written by `python tests/contract/test_features.py` from the contract suite: a feature
 is marked where a test holds it. *plain* is `HiSockServer` and `HiSockClient`, blocking
 and not; *threaded* their threaded variants; *async* is `hisock.aio`, on the stock loop
-and on uvloop. *classic* is the wire of hisock 1.1, *compact* our own.
+and on uvloop. *classic* is the wire of hisock 1.1, *compact* our own, *websocket* the
+same behind a `ws://` address.
 """
 
 
