@@ -130,9 +130,7 @@ class Rules:
 
 def host_of(host: str) -> str | None:
     """The name in a ``Host`` header, without port and brackets; ``None`` for none."""
-    matched = re.fullmatch(
-        r"(\[[0-9a-fA-F:.]+\]|[0-9A-Za-z._-]+)(?::([0-9]{1,5}))?", host
-    )
+    matched = _HOST.fullmatch(host)
     return None if matched is None else matched[1].strip("[]")
 
 
