@@ -25,6 +25,7 @@ class PackedHandshake(Handshake):
     def expect_packed(self) -> None:
         """What comes is compact from the first byte, the hello too."""
         self.is_packed = True
+        self.state = next_state(self.state, Input.UPGRADE)
         self._hello = self.http = None
         self._first = FirstFrame(self._limits.hello or EARLY)
         self.feed = self._feed_packed_hello
