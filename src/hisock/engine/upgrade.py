@@ -162,11 +162,10 @@ class UpgradedSocket:
                 self._eof = True
                 self.websocket.feed_eof()
             self._write_quietly()
+            if self.pending > _MOST_PENDING and data and not self._came:
+                self.websocket.violate("it asks and asks, and reads no answer")
         if isinstance(self.websocket, ClientSide) and self.websocket.refusal:
             raise NotUpgraded(self.websocket.refusal)
-        if self.pending > _MOST_PENDING and data and not self._came:
-            text = "it asks and asks, and reads no answer"
-            raise _Violated(RemoteProtocolError(text))
 
     # --- writing ---------------------------------------------------------------------
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 __all__ = ("ClientSide", "ServerSide", "WebSocket")
 
 import logging
+from codecs import IncrementalDecoder, getincrementaldecoder
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Final
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import PayloadTooBig
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import Protocol
@@ -23,7 +25,7 @@ from websockets.uri import parse_uri
 
 from hisock.wire import compact
 from hisock.wire.compact import HEADER_LEN
-from hisock.wire.frames import Bye
+from hisock.wire.frames import BYE_WORDS, Bye
 from hisock.wire.http import HEAD, HttpError, Rules, answer, read_head
 
 #: Pieces of one message; more is who makes work, not who has something to say.
@@ -32,6 +34,10 @@ _PIECES: Final = 1024
 _OWN: Final = 4000
 #: Goodbyes for which the RFC has a code.
 _CODES: Final = {0: 1000, 5: 1002, 6: 1009, 16: 1001}
+#: What a client of ours hears in the codes with which a server fails the connection.
+_FAILURES: Final = {1002: 5, 1003: 5, 1007: 5, 1008: 5, 1009: 6}
+#: Goodbyes behind which nothing is acknowledged any more: refusals, and violations.
+_AT_ONCE: Final = frozenset({3, 4, 5, 6, 7, 20})
 #: Bytes of a reason (RFC 6455 §5.5: 125 with the code).
 _REASON: Final = 123
 _BYE: Final = b"\x23"
@@ -39,6 +45,57 @@ _END: Final = b"\r\n\r\n"
 
 # What goes wrong is told by our own texts.
 _silent: Final = logging.Logger("hisock.websockets", logging.CRITICAL + 1)
+_text_decoder: Final = getincrementaldecoder("utf-8")
+
+
+def _reason(word: str, text: str) -> str:
+    """A close's reason: our code first, and as much of the text as there is room for.
+
+    ``docs/wire.md`` has the words.
+    """
+    told = f"{word}: {text}" if text else word
+    return told.encode(errors="replace")[:_REASON].decode(errors="ignore")
+
+
+class Unwelcome(Exception):
+    """A message, or a piece of one, for which the connection is failed.
+
+    Attributes:
+        code: The RFC's.
+    """
+
+    def __init__(self, code: CloseCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class _Failing(Protocol):
+    """The library's half, which says in our words why it fails the connection.
+
+    Attributes:
+        failure: The word of ``docs/wire.md``, and the text.
+    """
+
+    failure: tuple[str, str] | None = None
+
+    def fail(self, code: CloseCode | int, reason: str = "") -> None:
+        """As the library's."""
+        if code != CloseCode.ABNORMAL_CLOSURE and self.failure is None:
+            word = "protocol"
+            if code == CloseCode.MESSAGE_TOO_BIG:
+                word = "too_large"
+                reason = f"a message of more than {self.max_message_size} bytes"
+            self.failure = word, reason
+            reason = _reason(word, reason)
+        super().fail(code, reason)
+
+
+class _FailingServer(_Failing, ServerProtocol):
+    pass
+
+
+class _FailingClient(_Failing, ClientProtocol):
+    pass
 
 
 class WebSocket:
@@ -60,18 +117,21 @@ class WebSocket:
         "_rest",
         "_heard_bye",
         "_said_bye",
+        "_text",
         "is_open",
         "is_over",
         "refusal",
     )
 
-    #: Close codes that say what a goodbye says.
-    _goodbyes: frozenset[int] = frozenset({1000})
+    #: Close codes that say what a goodbye says, and which.
+    _goodbyes: Mapping[int, int]
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, protocol: _Failing) -> None:
         self._protocol = protocol
         self._out: list[bytes] = []
         self._pieces: list[bytes] = []
+        #: Checks the text of the message that comes; ``None`` if it is binary.
+        self._text: IncrementalDecoder | None = None
         #: Of a frame that is to be written and is not whole yet.
         self._rest = b""
         #: Both have to be, so that the last acknowledgements arrive; then it is closed.
@@ -116,59 +176,89 @@ class WebSocket:
 
     def feed_eof(self) -> None:
         """The other side sends no more."""
+        if self.refusal is not None:
+            return
         self._protocol.receive_eof()
         self._note_writes()
 
     def _messages(self) -> bytes:
         """The messages that are whole, with their lengths."""
         came: list[bytes] = []
-        for frame in self._protocol.events_received():
-            assert isinstance(frame, Frame)
-            if frame.opcode is Opcode.TEXT:
-                text = "binary messages (MessagePack) only"
-                self._protocol.fail(CloseCode.UNSUPPORTED_DATA, text)
-                break
-            if frame.opcode not in (Opcode.BINARY, Opcode.CONT):
-                continue
-            self._pieces.append(bytes(frame.data))
-            if frame.fin:
-                body, self._pieces = b"".join(self._pieces), []
-                self._heard_bye = self._heard_bye or body[1:2] == _BYE
-                came.append(compact.header(len(body)) + body)
-            elif len(self._pieces) > _PIECES:
-                text = f"a message in more than {_PIECES} pieces"
-                self._protocol.fail(CloseCode.POLICY_VIOLATION, text)
-                break
+        try:
+            for frame in self._protocol.events_received():
+                assert isinstance(frame, Frame)
+                if frame.opcode is Opcode.TEXT:
+                    self._text = _text_decoder()
+                elif frame.opcode is Opcode.BINARY:
+                    self._text = None
+                elif frame.opcode is not Opcode.CONT:
+                    continue
+                self._keep(frame)
+                if frame.fin:
+                    body, self._pieces = b"".join(self._pieces), []
+                    is_text = self._text is not None
+                    came.append(self._take_message(body, is_text=is_text))
+        except Unwelcome as error:
+            self._protocol.fail(error.code, str(error))
         closed = self._protocol.close_rcvd
         if self._heard_bye:
             self._close_if_due()
         elif closed is not None and closed.code in self._goodbyes:
             self._heard_bye = True
-            came.append(compact.encode(Bye(0, closed.reason)))
+            code = self._goodbyes[closed.code]
+            text = closed.reason.removeprefix(f"{BYE_WORDS[code]}: ")
+            came.append(compact.encode(Bye(code, text)))
         return b"".join(came)
+
+    def _keep(self, frame: Frame) -> None:
+        """Keep a piece of a message, if it may be one."""
+        piece = bytes(frame.data)
+        if self._text is not None:
+            try:
+                self._text.decode(piece, frame.fin)
+            except UnicodeDecodeError as error:
+                text = f"text that is not UTF-8: {error.reason}"
+                raise Unwelcome(CloseCode.INVALID_DATA, text) from error
+        self._pieces.append(piece)
+        if len(self._pieces) > _PIECES:
+            text = f"a message in more than {_PIECES} pieces"
+            raise Unwelcome(CloseCode.POLICY_VIOLATION, text)
+
+    def _take_message(self, body: bytes, *, is_text: bool) -> bytes:
+        """What a whole message is on the compact wire.
+
+        Raises:
+            Unwelcome: It is nothing there.
+        """
+        if is_text:
+            text = "binary messages (MessagePack) only"
+            raise Unwelcome(CloseCode.UNSUPPORTED_DATA, text)
+        self._heard_bye = self._heard_bye or body[1:2] == _BYE
+        return compact.header(len(body)) + body
+
+    def violate(self, text: str) -> None:
+        """Fail the connection over something that no message says."""
+        self._protocol.fail(CloseCode.POLICY_VIOLATION, text)
+        self._note_writes()
 
     @property
     def is_too_large(self) -> bool:
         """Whether a message was."""
-        return isinstance(self._protocol.parser_exc, PayloadTooBig)
+        failure = self._protocol.failure
+        return failure is not None and failure[0] == "too_large"
 
     @property
     def error(self) -> str | None:
-        """What the other side did that the RFC forbids, or was too large."""
-        if self.is_too_large:
-            return f"a message of more than {self.largest} bytes"
-        error = self._protocol.parser_exc
-        if error is not None and not isinstance(error, EOFError):
-            return str(error)
-        sent, received = self._protocol.close_sent, self._protocol.close_rcvd
-        if sent is not None and received is None and self._said_bye is None:
-            return sent.reason
-        return None
+        """What the other side did that the RFC or we forbid, or was too large."""
+        failure = self._protocol.failure
+        return None if failure is None else failure[1]
 
     # --- what goes -----------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
         """Write what would be written on the compact wire, frame by frame."""
+        if not self.is_open:  # the request was not served
+            return
         held = self._rest + data if self._rest else data
         at, size = 0, len(held)
         while at + HEADER_LEN <= size:
@@ -201,8 +291,8 @@ class WebSocket:
             return
         said = self._said_bye or Bye(16)
         code = _CODES.get(said.code, _OWN + said.code)
-        reason = said.text.encode()[:_REASON].decode(errors="ignore")
-        self._protocol.send_close(code, reason)
+        word = BYE_WORDS.get(said.code, "closed")
+        self._protocol.send_close(code, _reason(word, said.text))
         self._note_writes()
 
     def _note_writes(self) -> None:
@@ -224,10 +314,10 @@ class ServerSide(WebSocket):
     __slots__ = ("_head", "_rules")
 
     #: A page that is left says 1001, and does not come back.
-    _goodbyes = frozenset({1000, 1001})
+    _goodbyes = MappingProxyType({1000: 0, 1001: 0})
 
     def __init__(self, rules: Rules, largest: int) -> None:
-        super().__init__(ServerProtocol(max_size=largest or None, logger=_silent))
+        super().__init__(_FailingServer(max_size=largest or None, logger=_silent))
         self._rules = rules
         self._head = b""
 
@@ -259,6 +349,9 @@ class ServerSide(WebSocket):
         protocol = self._protocol
         assert isinstance(protocol, ServerProtocol)
         protocol.receive_data(head)
+        if protocol.handshake_exc is not None:
+            text = "a line of the head is too long"
+            raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, text)
         (asked,) = protocol.events_received()
         assert isinstance(asked, Request)
         response = protocol.accept(asked)
@@ -270,12 +363,21 @@ class ServerSide(WebSocket):
         self.is_open = True
 
     def _close_if_due(self) -> None:
-        if self._said_bye is not None and self._heard_bye:
+        said = self._said_bye
+        if said is not None and (self._heard_bye or said.code in _AT_ONCE):
             self.close()
+
+    def close(self) -> None:
+        """As above; who has not even asked in time hears that, too."""
+        super().close()
+        if not (self.is_open or self.is_over):
+            self.is_over = True
+            text = "no whole request came in time"
+            self._out.append(answer(HTTPStatus.REQUEST_TIMEOUT, text))
 
     def shut(self) -> None:
         """As above."""
-        if self._heard_bye:
+        if self._heard_bye or not self.is_open:
             self.close()
 
     def _write_message(self, body: bytes) -> None:
@@ -301,8 +403,13 @@ class ClientSide(WebSocket):
 
     __slots__ = ("_early",)
 
+    #: 1001 is a server that is there again later.
+    _goodbyes = MappingProxyType(
+        {1000: 0, **_FAILURES, **{_OWN + code: code for code in BYE_WORDS if code < 16}}
+    )
+
     def __init__(self, uri: str, largest: int) -> None:
-        protocol = ClientProtocol(
+        protocol = _FailingClient(
             parse_uri(uri), max_size=largest or None, logger=_silent
         )
         super().__init__(protocol)
