@@ -14,7 +14,7 @@ from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Final
+from typing import ClassVar, Final
 
 from websockets.client import ClientProtocol
 from websockets.frames import CloseCode, Frame, Opcode
@@ -28,8 +28,6 @@ from hisock.wire.compact import HEADER_LEN
 from hisock.wire.frames import BYE_WORDS, Bye
 from hisock.wire.http import HEAD, HttpError, Rules, answer, read_head
 
-#: Pieces of one message; more is who makes work, not who has something to say.
-_PIECES: Final = 1024
 #: Close codes of our own begin here, see ``docs/wire.md``.
 _OWN: Final = 4000
 #: Goodbyes for which the RFC has a code.
@@ -89,6 +87,12 @@ class _Failing(Protocol):
             reason = _reason(word, reason)
         super().fail(code, reason)
 
+    def recv_frame(self, frame: Frame) -> None:
+        """As the library's, which would not have a close between two pieces."""
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None  # RFC 6455 §5.4: a close may stand there
+        super().recv_frame(frame)
+
 
 class _FailingServer(_Failing, ServerProtocol):
     pass
@@ -123,8 +127,10 @@ class WebSocket:
         "refusal",
     )
 
+    #: Pieces of one message; more is who makes work, not who has something to say.
+    _most_pieces: ClassVar[int] = 1024
     #: Close codes that say what a goodbye says, and which.
-    _goodbyes: Mapping[int, int]
+    _goodbyes: ClassVar[Mapping[int, int]]
 
     def __init__(self, protocol: _Failing) -> None:
         self._protocol = protocol
@@ -220,8 +226,8 @@ class WebSocket:
                 text = f"text that is not UTF-8: {error.reason}"
                 raise Unwelcome(CloseCode.INVALID_DATA, text) from error
         self._pieces.append(piece)
-        if len(self._pieces) > _PIECES:
-            text = f"a message in more than {_PIECES} pieces"
+        if len(self._pieces) > self._most_pieces:
+            text = f"a message in more than {self._most_pieces} pieces"
             raise Unwelcome(CloseCode.POLICY_VIOLATION, text)
 
     def _take_message(self, body: bytes, *, is_text: bool) -> bytes:
