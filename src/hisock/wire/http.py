@@ -152,10 +152,14 @@ def _normal(origin: str) -> str:
 def answer(status: HTTPStatus, text: str) -> bytes:
     """A short answer, behind which the connection is closed."""
     body = f"{text}\n".encode()
+    wanted, connection = "", "close"
+    if status is HTTPStatus.UPGRADE_REQUIRED:  # RFC 6455 §4.4, RFC 9110 §15.5.22
+        wanted = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        connection = "close, Upgrade"
     return (
         f"HTTP/1.1 {status.value} {status.phrase}\r\n"
         "Content-Type: text/plain; charset=utf-8\r\n"
         f"Content-Length: {len(body)}\r\n"
         "X-Content-Type-Options: nosniff\r\n"
-        "Connection: close\r\n\r\n"
+        f"{wanted}Connection: {connection}\r\n\r\n"
     ).encode() + body

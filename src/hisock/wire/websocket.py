@@ -35,7 +35,7 @@ _CODES: Final = {0: 1000, 5: 1002, 6: 1009, 16: 1001}
 #: What a client of ours hears in the codes with which a server fails the connection.
 _FAILURES: Final = {1002: 5, 1003: 5, 1007: 5, 1008: 5, 1009: 6}
 #: Goodbyes behind which nothing is acknowledged any more: refusals, and violations.
-_AT_ONCE: Final = frozenset({3, 4, 5, 6, 7, 20})
+_AT_ONCE: Final = frozenset({3, 4, 5, 6, 7, 17, 20})
 #: Bytes of a reason (RFC 6455 §5.5: 125 with the code).
 _REASON: Final = 123
 _BYE: Final = b"\x23"
@@ -351,6 +351,9 @@ class ServerSide(WebSocket):
         self._rules.check(request)
         if "websocket" not in request.headers.get("upgrade", "").lower():
             text = "a WebSocket is served here, and no page"
+            raise HttpError(HTTPStatus.UPGRADE_REQUIRED, text)
+        if request.headers.get("sec-websocket-version") != "13":
+            text = "version 13 of WebSocket is served here"
             raise HttpError(HTTPStatus.UPGRADE_REQUIRED, text)
         protocol = self._protocol
         assert isinstance(protocol, ServerProtocol)
