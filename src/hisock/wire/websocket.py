@@ -30,8 +30,11 @@ from hisock.wire.http import HEAD, HttpError, Rules, answer, read_head
 
 #: Close codes of our own begin here, see ``docs/wire.md``.
 _OWN: Final = 4000
+#: Codes of goodbyes; see ``docs/wire.md``.
+_CLOSED: Final = 0
+_GOING_AWAY: Final = 16
 #: Goodbyes for which the RFC has a code.
-_CODES: Final = {0: 1000, 5: 1002, 6: 1009, 16: 1001}
+_CODES: Final = {_CLOSED: 1000, 5: 1002, 6: 1009, _GOING_AWAY: 1001}
 #: What a client of ours hears in the codes with which a server fails the connection.
 _FAILURES: Final = {1002: 5, 1003: 5, 1007: 5, 1008: 5, 1009: 6}
 #: Goodbyes behind which nothing is acknowledged any more: refusals, and violations.
@@ -295,7 +298,7 @@ class WebSocket:
         """Close, as the RFC wants it, with our code and text; once."""
         if not self.is_open or self._protocol.close_sent is not None:
             return
-        said = self._said_bye or Bye(16)
+        said = self._said_bye or Bye(_CLOSED if self._heard_bye else _GOING_AWAY)
         code = _CODES.get(said.code, _OWN + said.code)
         word = BYE_WORDS.get(said.code, "closed")
         self._protocol.send_close(code, _reason(word, said.text))
