@@ -352,6 +352,22 @@ def test_broken_behind_a_goodbye(stage: Stage) -> None:
     stage.check()
 
 
+def test_an_end_without_a_close_behind_a_full_pipe() -> None:
+    """Who reads nothing and just ends is gone; there is no close left to send."""
+    with Stage() as stage:
+        peer = Web.call(stage.address, buffer=4096)
+        peer.send(request())
+        peer.take_head()
+        peer.enter()
+        for _ in range(3):
+            stage.server.send_client("bad", "much", bytes(MIB))
+        peer.sock.shutdown(socket.SHUT_WR)
+
+        eventually(lambda: stage.left == ["bad"], "it leaves")
+        stage.check()
+        peer.sock.close()
+
+
 def test_a_goodbye_of_both_is_a_close(stage: Stage) -> None:
     """Once both have said goodbye the server closes, and says why again."""
     peer = member(stage)

@@ -266,7 +266,7 @@ class WebSocket:
 
     def write(self, data: bytes) -> None:
         """Write what would be written on the compact wire, frame by frame."""
-        if not self.is_open:  # the request was not served
+        if self.is_over or not self.is_open:  # or the request was not served
             return
         held = self._rest + data if self._rest else data
         at, size = 0, len(held)
@@ -296,7 +296,8 @@ class WebSocket:
 
     def close(self) -> None:
         """Close, as the RFC wants it, with our code and text; once."""
-        if not self.is_open or self._protocol.close_sent is not None:
+        is_closed = self.is_over or self._protocol.close_sent is not None
+        if is_closed or not self.is_open:
             return
         said = self._said_bye or Bye(_CLOSED if self._heard_bye else _GOING_AWAY)
         code = _CODES.get(said.code, _OWN + said.code)
