@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -511,6 +512,22 @@ def test_pings_of_who_does_not_read_are_bounded(stage: Stage, is_member: bool) -
     assert most - before < 8 * MIB
     stage.check()
     peer.sock.close()
+
+
+def test_pings_count_like_messages() -> None:
+    """Who pings more than it may is read later, as whoever says too much."""
+    with Stage(limits=Limits(message_rate=50)) as stage:
+        stage.record("note")
+        peer = member(stage)
+        began = time.monotonic()
+        peer.send(65 * sealed(PING))
+        assert peer.take(65 * 2) == 65 * b"\x8a\x00"
+        peer.send(array(1, "note", b"behind them"))
+
+        eventually(lambda: stage.ran, "the message")
+        # 65 pings: 15 more than a second's worth, which came at once.
+        assert time.monotonic() - began > 0.2
+        peer.sock.close()
 
 
 # --- a client of ours --------------------------------------------------------------

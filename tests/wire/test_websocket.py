@@ -529,6 +529,14 @@ def test_what_is_read_behind_the_end() -> None:
     assert side.feed(array(1, "x", b"late")) == b""
 
 
+def test_idle_talk_is_counted() -> None:
+    """Pings and pongs are no messages, but work."""
+    side = open_server()
+    side.feed(sealed(PING) + sealed(10) + array(33, 1) + sealed(PING))
+
+    assert side.idle_talk == 3
+
+
 def test_content_is_not_looked_at() -> None:
     """A message whose content looks like a goodbye is a message."""
     body = PACK([1, None, b"\x23"])

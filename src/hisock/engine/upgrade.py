@@ -108,6 +108,11 @@ class UpgradedSocket:
         names: tuple[str, ...] = getattr(self._sock, "peer_names", ())
         return names
 
+    def take_idle_talk(self) -> int:
+        """How many pings and pongs came since the last time."""
+        count, self.websocket.idle_talk = self.websocket.idle_talk, 0
+        return count
+
     # --- reading ---------------------------------------------------------------------
 
     @property

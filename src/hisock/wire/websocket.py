@@ -112,6 +112,7 @@ class WebSocket:
         protocol: The library's half.
 
     Attributes:
+        idle_talk: Pings and pongs that came, until somebody sets it back.
         is_open: Whether messages go both ways.
         is_over: Whether nothing more is to be written.
         refusal: Why the request was not served.
@@ -125,6 +126,7 @@ class WebSocket:
         "_heard_bye",
         "_said_bye",
         "_text",
+        "idle_talk",
         "is_open",
         "is_over",
         "refusal",
@@ -146,6 +148,7 @@ class WebSocket:
         #: Both have to be, so that the last acknowledgements arrive; then it is closed.
         self._said_bye: Bye | None = None
         self._heard_bye = False
+        self.idle_talk = 0
         self.is_open = self.is_over = False
         self.refusal: str | None = None
 
@@ -201,6 +204,7 @@ class WebSocket:
                 elif frame.opcode is Opcode.BINARY:
                     self._text = None
                 elif frame.opcode is not Opcode.CONT:
+                    self.idle_talk += 1
                     continue
                 self._keep(frame)
                 if frame.fin:
