@@ -16,8 +16,10 @@ from hisock.session.events import Closed, Event, Messages, Opened
 from hisock.session.states import TRANSITIONS, Input, State
 from hisock.types import Limits
 from hisock.wire.classic import encode_frame, header
+from hisock.wire.compact import cut_frames, decode, encode
 from hisock.wire.frames import (
     Bye,
+    PackedHello,
 )
 
 from .talk import (
@@ -416,10 +418,32 @@ def expire(connection: Connection, now: float) -> list[Event]:
     return connection.tick(now + 10**6)
 
 
+def packed_hello() -> bytes:
+    """What a client says first on a WebSocket."""
+    return encode(PackedHello({"name": "ada", "group": None, "proto": 2, "now": 0}))
+
+
+def greet(connection: Connection, now: float) -> list[Event]:
+    """A hello comes, as the client's wire has it."""
+    return connection.feed(packed_hello() if connection.is_packed else hello(), now)
+
+
 def guard(connection: Connection, now: float) -> list[Event]:
     """A hello comes to a server that wants proof."""
     connection.is_guarded = True
-    return connection.feed(hello(), now)
+    return greet(connection, now)
+
+
+def upgrade(connection: Connection, now: float) -> list[Event]:
+    """It began as HTTP, which is read below."""
+    if connection.state is State.HELLO:
+        connection.expect_packed()
+    return []
+
+
+def violate(connection: Connection, now: float) -> list[Event]:
+    """Bytes come that are nothing, of the length of a header at least."""
+    return connection.feed(b"xxxx", now)
 
 
 def admit(connection: Connection, now: float) -> list[Event]:
@@ -428,10 +452,11 @@ def admit(connection: Connection, now: float) -> list[Event]:
 
 
 STEPS: dict[Input, Step] = {
-    Input.HELLO: lambda connection, now: connection.feed(hello(), now),
+    Input.UPGRADE: upgrade,
+    Input.HELLO: greet,
     Input.GUARD: guard,
     Input.ADMIT: admit,
-    Input.VIOLATION: lambda connection, now: connection.feed(b"x", now),
+    Input.VIOLATION: violate,
     Input.EOF: lambda connection, now: connection.feed_eof(now),
     Input.LOST: lambda connection, now: connection.lost("lost", now),
     Input.EXPIRED: expire,
@@ -447,7 +472,9 @@ def in_state(state: State, *, by_client: bool = False) -> Connection:
     else:
         connection = pair.server
         connection.is_guarded = state is State.ASKED
-        if state is not State.HELLO:
+        if state is State.UPGRADED:
+            connection.expect_packed()
+        elif state is not State.HELLO:
             pair.say_hello()
     if state is State.CLOSING:
         connection.close("done", START)
@@ -507,7 +534,7 @@ def test_whatever_happens(steps: list[Input | bytes], by_client: bool) -> None:
         now += 0.1
         after = connection.state
         reached = {before, *TRANSITIONS[before].values()}
-        if before is State.HELLO:  # the hello and more, in one read
+        if before in (State.HELLO, State.UPGRADED):  # the hello and more, in one read
             reached |= set(TRANSITIONS[State.OPEN].values())
             reached |= set(TRANSITIONS[State.ASKED].values())
         assert after in reached
@@ -520,6 +547,9 @@ def test_whatever_happens(steps: list[Input | bytes], by_client: bool) -> None:
     assert kinds.count(Closed) <= 1
     assert Closed not in kinds[:-1]
     assert (Closed in kinds) == (connection.state in (State.CLOSING, State.CLOSED))
+    if connection.is_packed:
+        assert [type(decode(body)) for body in cut_frames(goodbyes)] in ([], [Bye])
+        return
     assert goodbyes in (
         b"",
         frame(encode_frame(Bye(), by_client=by_client), connection.header_len or 16),

@@ -334,6 +334,8 @@ class Pump:
         connection = link.connection
         count, size = connection.idle_talk, 0
         connection.idle_talk = 0
+        if connection.is_packed:
+            count += link.sock.take_idle_talk()  # type: ignore[attr-defined]  # it was upgraded
         last = link.inbox[-1] if link.inbox else None
         if isinstance(last, Messages) and last is not link.paced:
             link.paced = last

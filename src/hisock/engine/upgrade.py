@@ -116,6 +116,11 @@ class UpgradedSocket:
         names: tuple[str, ...] = getattr(self._sock, "peer_names", ())
         return names
 
+    def take_idle_talk(self) -> int:
+        """How many pings and pongs came since the last time."""
+        count, self.websocket.idle_talk = self.websocket.idle_talk, 0
+        return count
+
     # --- reading ---------------------------------------------------------------------
 
     @property
@@ -170,11 +175,10 @@ class UpgradedSocket:
                 self._eof = True
                 self.websocket.feed_eof()
             self._write_quietly()
+            if self.pending > _MOST_PENDING and data and not self._came:
+                self.websocket.violate("it asks and asks, and reads no answer")
         if isinstance(self.websocket, ClientSide) and self.websocket.refusal:
             raise NotUpgraded(self.websocket.refusal)
-        if self.pending > _MOST_PENDING and data and not self._came:
-            text = "it asks and asks, and reads no answer"
-            raise _Violated(RemoteProtocolError(text))
 
     # --- writing ---------------------------------------------------------------------
 

@@ -30,8 +30,8 @@ LINGER: Final = 1.0
 _SILENT_END: Final = "the other side closed the connection"
 
 #: Ends after which the other side still listens and should hear of it.
-_SAYS_GOODBYE: Final = frozenset({Input.VIOLATION, Input.CLOSE})
-_LISTENS: Final = frozenset({State.ASKED, State.OPEN})
+_SAYS_GOODBYE: Final = frozenset({Input.VIOLATION, Input.CLOSE, Input.EXPIRED})
+_LISTENS: Final = frozenset({State.UPGRADED, State.ASKED, State.OPEN})
 
 #: Milliseconds that a deadline is forgiven: clocks are read at different moments.
 _SLACK_MS: Final = 1
@@ -40,6 +40,7 @@ _BYE: Final = 35
 _CLOSED: Final = 0
 _VIOLATION: Final = 5
 _TOO_LARGE: Final = 6
+_SILENT: Final = 20
 #: Goodbyes of the classic wire.
 _FAREWELLS: Final = frozenset((b"$DISCONN$", b"$USRCLOSE$"))
 #: The numbers of pings are as small as is enough to tell them apart.
@@ -288,6 +289,8 @@ class Connection(PackedHandshake):
 def _bye_for(happened: Input, closed: Closed) -> Bye:
     """The goodbye on the compact wire: its code, and the reason in short."""
     text = closed.reason[:1024].encode(errors="replace").decode()
+    if happened is Input.EXPIRED:
+        return Bye(_SILENT, text)
     if happened is not Input.VIOLATION:
         return Bye(_CLOSED, text)
     is_too_large = closed.error is not None and closed.error.code == "too_large"

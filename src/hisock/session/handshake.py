@@ -210,7 +210,7 @@ class Handshake:
         """Whether a server still waits for who this is, or for the proof of it."""
         if self.state is State.ASKED:
             return self._trial is not None and not self._trial.has_proof
-        return self.state is State.HELLO
+        return self.state in (State.HELLO, State.UPGRADED)
 
     def _feed_hello(self, data: bytes, now: float) -> list[Event]:
         reader = self._hello

@@ -11,7 +11,7 @@ from hisock.errors import RemoteProtocolError
 from hisock.session.agreement import EARLY, FirstFrame
 from hisock.session.events import Closed, Event, Messages, Opened
 from hisock.session.handshake import Handshake
-from hisock.session.states import Input, next_state
+from hisock.session.states import Input, State, next_state
 from hisock.wire import compact
 from hisock.wire.frames import Bye
 from hisock.wire.greeting import hello_of
@@ -25,6 +25,7 @@ class PackedHandshake(Handshake):
     def expect_packed(self) -> None:
         """What comes is compact from the first byte, the hello too."""
         self.is_packed = True
+        self.state = next_state(self.state, Input.UPGRADE)
         self._hello = self.http = None
         self._first = FirstFrame(self._limits.hello or EARLY)
         self.feed = self._feed_packed_hello
@@ -70,4 +71,6 @@ class PackedHandshake(Handshake):
 
     def violated(self, error: RemoteProtocolError, now: float) -> list[Event]:
         """The bytes below this are not what they should be."""
+        if self.state is State.CLOSING:  # behind the goodbye that is only an end
+            return self._end(Input.LOST, now, Closed(str(error), error))
         return self._end(Input.VIOLATION, now, Closed(str(error), error))

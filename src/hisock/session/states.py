@@ -18,6 +18,8 @@ class State(Enum):
 
     #: The server waits for the client's hello.
     HELLO = "hello"
+    #: The same, of one that began as HTTP and is told why it is not let in.
+    UPGRADED = "upgraded"
     #: The client has said hello, and has to prove who it is.
     ASKED = "asked"
     #: Messages go both ways.
@@ -31,6 +33,7 @@ class State(Enum):
 class Input(Enum):
     """What can happen to a connection."""
 
+    UPGRADE = "it begins as HTTP"
     HELLO = "the hello is complete"
     GUARD = "it is, and proof has to follow"
     ADMIT = "the proof is good enough"
@@ -41,12 +44,13 @@ class Input(Enum):
     CLOSE = "this side ends it"
 
 
-_H, _A, _O = State.HELLO, State.ASKED, State.OPEN
+_U, _A, _O = State.UPGRADED, State.ASKED, State.OPEN
 _G, _C = State.CLOSING, State.CLOSED
 
 TRANSITIONS: Mapping[State, Mapping[Input, State]] = MappingProxyType(
     {
         State.HELLO: {
+            Input.UPGRADE: _U,
             Input.HELLO: _O,
             Input.GUARD: _A,
             # A stranger gets no answer: nothing to amplify, nothing to probe.
@@ -54,6 +58,15 @@ TRANSITIONS: Mapping[State, Mapping[Input, State]] = MappingProxyType(
             Input.EOF: _C,
             Input.LOST: _C,
             Input.EXPIRED: _C,
+            Input.CLOSE: _G,
+        },
+        State.UPGRADED: {
+            Input.HELLO: _O,
+            Input.GUARD: _A,
+            Input.VIOLATION: _G,
+            Input.EOF: _C,
+            Input.LOST: _C,
+            Input.EXPIRED: _G,
             Input.CLOSE: _G,
         },
         State.ASKED: {

@@ -182,6 +182,9 @@ class Response(Value, frozen=True):
             "X-Content-Type-Options": "nosniff",
             "Connection": "close",
         }
+        if self.status is HTTPStatus.UPGRADE_REQUIRED:  # RFC 9110 §15.5.22
+            every |= {"Upgrade": "websocket", "Connection": "close, Upgrade"}
+            every["Sec-WebSocket-Version"] = "13"  # RFC 6455 §4.4
         # A 304 has no body, and its length would be that of the one it saves.
         if self.status is HTTPStatus.NOT_MODIFIED:
             del every["Content-Length"]

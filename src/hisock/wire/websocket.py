@@ -10,12 +10,13 @@ from __future__ import annotations
 __all__ = ("ClientSide", "ServerSide", "WebSocket")
 
 import logging
-from collections.abc import Callable, Iterator
+from codecs import IncrementalDecoder, getincrementaldecoder
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Final
+from types import MappingProxyType
+from typing import ClassVar, Final
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import PayloadTooBig
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.http11 import Response as Answer
@@ -26,16 +27,21 @@ from websockets.uri import parse_uri
 from hisock.errors import NotSendable, RemoteProtocolError
 from hisock.wire import compact
 from hisock.wire.compact import HEADER_LEN
-from hisock.wire.frames import Bye
+from hisock.wire.frames import BYE_WORDS, Bye
 from hisock.wire.http import HEAD, Head, HttpError, Response, read_head, text
 from hisock.wire.text import from_text, to_text
 
-#: Pieces of one message; more is who makes work, not who has something to say.
-_PIECES: Final = 1024
 #: Close codes of our own begin here, see ``docs/wire.md``.
 _OWN: Final = 4000
+#: Codes of goodbyes; see ``docs/wire.md``.
+_CLOSED: Final = 0
+_GOING_AWAY: Final = 16
 #: Goodbyes for which the RFC has a code.
-_CODES: Final = {0: 1000, 5: 1002, 6: 1009, 16: 1001}
+_CODES: Final = {_CLOSED: 1000, 5: 1002, 6: 1009, _GOING_AWAY: 1001}
+#: What a client of ours hears in the codes with which a server fails the connection.
+_FAILURES: Final = {1002: 5, 1003: 5, 1007: 5, 1008: 5, 1009: 6}
+#: Goodbyes behind which nothing is acknowledged any more: refusals, and violations.
+_AT_ONCE: Final = frozenset({3, 4, 5, 6, 7, 17, 20})
 #: Bytes of a reason (RFC 6455 §5.5: 125 with the code).
 _REASON: Final = 123
 _BYE: Final = b"\x23"
@@ -43,6 +49,63 @@ _END: Final = b"\r\n\r\n"
 
 # What goes wrong is told by our own texts.
 _silent: Final = logging.Logger("hisock.websockets", logging.CRITICAL + 1)
+_text_decoder: Final = getincrementaldecoder("utf-8")
+
+
+def _reason(word: str, text: str) -> str:
+    """A close's reason: our code first, and as much of the text as there is room for.
+
+    ``docs/wire.md`` has the words.
+    """
+    told = f"{word}: {text}" if text else word
+    return told.encode(errors="replace")[:_REASON].decode(errors="ignore")
+
+
+class Unwelcome(Exception):
+    """A message, or a piece of one, for which the connection is failed.
+
+    Attributes:
+        code: The RFC's.
+    """
+
+    def __init__(self, code: CloseCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class _Failing(Protocol):
+    """The library's half, which says in our words why it fails the connection.
+
+    Attributes:
+        failure: The word of ``docs/wire.md``, and the text.
+    """
+
+    failure: tuple[str, str] | None = None
+
+    def fail(self, code: CloseCode | int, reason: str = "") -> None:
+        """As the library's."""
+        if code != CloseCode.ABNORMAL_CLOSURE and self.failure is None:
+            word = "protocol"
+            if code == CloseCode.MESSAGE_TOO_BIG:
+                word = "too_large"
+                reason = f"a message of more than {self.max_message_size} bytes"
+            self.failure = word, reason
+            reason = _reason(word, reason)
+        super().fail(code, reason)
+
+    def recv_frame(self, frame: Frame) -> None:
+        """As the library's, which would not have a close between two pieces."""
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None  # RFC 6455 §5.4: a close may stand there
+        super().recv_frame(frame)
+
+
+class _FailingServer(_Failing, ServerProtocol):
+    pass
+
+
+class _FailingClient(_Failing, ClientProtocol):
+    pass
 
 
 class WebSocket:
@@ -52,6 +115,7 @@ class WebSocket:
         protocol: The library's half.
 
     Attributes:
+        idle_talk: Pings and pongs that came, until somebody sets it back.
         is_open: Whether messages go both ways.
         is_over: Whether nothing more is to be written.
         is_text: Whether its messages are text: JSON.
@@ -62,29 +126,34 @@ class WebSocket:
         "_out",
         "_pieces",
         "_protocol",
-        "_began_as",
         "_rest",
         "_heard_bye",
         "_said_bye",
+        "_text",
+        "idle_talk",
         "is_open",
         "is_over",
         "is_text",
         "refusal",
     )
 
-    #: Close codes that say what a goodbye says.
-    _goodbyes: frozenset[int] = frozenset({1000})
+    #: Pieces of one message; more is who makes work, not who has something to say.
+    _most_pieces: ClassVar[int] = 1024
+    #: Close codes that say what a goodbye says, and which.
+    _goodbyes: ClassVar[Mapping[int, int]]
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, protocol: _Failing) -> None:
         self._protocol = protocol
         self._out: list[bytes] = []
         self._pieces: list[bytes] = []
+        #: Checks the text of the message that comes; ``None`` if it is binary.
+        self._text: IncrementalDecoder | None = None
         #: Of a frame that is to be written and is not whole yet.
         self._rest = b""
         #: Both have to be, so that the last acknowledgements arrive; then it is closed.
         self._said_bye: Bye | None = None
         self._heard_bye = False
-        self._began_as = Opcode.BINARY
+        self.idle_talk = 0
         self.is_open = self.is_over = self.is_text = False
         self.refusal: str | None = None
 
@@ -133,56 +202,78 @@ class WebSocket:
 
     def feed_eof(self) -> None:
         """The other side sends no more."""
+        if self.is_answered:
+            return
         self._protocol.receive_eof()
         self._note_writes()
 
     def _messages(self) -> bytes:
         """The messages that are whole, with their lengths."""
         came: list[bytes] = []
-        for frame in self._protocol.events_received():
-            assert isinstance(frame, Frame)
-            if frame.opcode is not Opcode.CONT:
-                if frame.opcode not in (Opcode.BINARY, Opcode.TEXT):
+        try:
+            for frame in self._protocol.events_received():
+                assert isinstance(frame, Frame)
+                if frame.opcode is Opcode.TEXT:
+                    self._text = _text_decoder()
+                elif frame.opcode is Opcode.BINARY:
+                    self._text = None
+                elif frame.opcode is not Opcode.CONT:
+                    self.idle_talk += 1
                     continue
-                self._began_as = frame.opcode
-            self._pieces.append(bytes(frame.data))
-            if frame.fin:
-                body, self._pieces = b"".join(self._pieces), []
-                if body := self._take_message(body, self._began_as is Opcode.TEXT):
-                    self._heard_bye = self._heard_bye or body[1:2] == _BYE
-                    came.append(compact.header(len(body)) + body)
-            elif len(self._pieces) > _PIECES:
-                words = f"a message in more than {_PIECES} pieces"
-                self._protocol.fail(CloseCode.POLICY_VIOLATION, words)
-            if self._protocol.close_sent is not None:
-                break
+                self._keep(frame)
+                if frame.fin:
+                    body, self._pieces = b"".join(self._pieces), []
+                    is_text = self._text is not None
+                    came.append(self._take_message(body, is_text=is_text))
+        except Unwelcome as error:
+            self._protocol.fail(error.code, str(error))
         closed = self._protocol.close_rcvd
         if self._heard_bye:
             self._close_if_due()
         elif closed is not None and closed.code in self._goodbyes:
             self._heard_bye = True
-            came.append(compact.encode(Bye(0, closed.reason)))
+            code = self._goodbyes[closed.code]
+            reason = closed.reason.removeprefix(f"{BYE_WORDS[code]}: ")
+            came.append(compact.encode(Bye(code, reason)))
         return b"".join(came)
 
-    def _take_message(self, body: bytes, is_text: bool) -> bytes:
-        """A message that is whole, as it would be on the compact wire; empty if it may
-        not be."""
+    def _keep(self, frame: Frame) -> None:
+        """Keep a piece of a message, if it may be one."""
+        piece = bytes(frame.data)
+        if self._text is not None:
+            try:
+                self._text.decode(piece, frame.fin)
+            except UnicodeDecodeError as error:
+                words = f"text that is not UTF-8: {error.reason}"
+                raise Unwelcome(CloseCode.INVALID_DATA, words) from error
+        self._pieces.append(piece)
+        if len(self._pieces) > self._most_pieces:
+            words = f"a message in more than {self._most_pieces} pieces"
+            raise Unwelcome(CloseCode.POLICY_VIOLATION, words)
+
+    def _take_message(self, body: bytes, *, is_text: bool) -> bytes:
+        """What a whole message is on the compact wire.
+
+        Raises:
+            Unwelcome: It is nothing there.
+        """
         if is_text is not self.is_text:
-            if is_text:
-                words = "binary messages (MessagePack) only, as the first was one"
-            else:
+            words = "binary messages (MessagePack) only, as the first was one"
+            if self.is_text:
                 words = "text messages (JSON) only, as the first was one"
-            self._protocol.fail(CloseCode.UNSUPPORTED_DATA, words)
-            return b""
-        if not is_text:
-            return body
-        try:
-            return from_text(body.decode())
-        except UnicodeDecodeError as error:
-            self._protocol.fail(CloseCode.INVALID_DATA, f"this is no UTF-8: {error}")
-        except RemoteProtocolError as error:
-            self._protocol.fail(CloseCode.PROTOCOL_ERROR, str(error))
-        return b""
+            raise Unwelcome(CloseCode.UNSUPPORTED_DATA, words)
+        if is_text:
+            try:
+                body = from_text(body.decode())
+            except RemoteProtocolError as error:
+                raise Unwelcome(CloseCode.PROTOCOL_ERROR, str(error)) from error
+        self._heard_bye = self._heard_bye or body[1:2] == _BYE
+        return compact.header(len(body)) + body
+
+    def violate(self, text: str) -> None:
+        """Fail the connection over something that no message says."""
+        self._protocol.fail(CloseCode.POLICY_VIOLATION, text)
+        self._note_writes()
 
     @property
     def is_answered(self) -> bool:
@@ -192,25 +283,21 @@ class WebSocket:
     @property
     def is_too_large(self) -> bool:
         """Whether a message was."""
-        return isinstance(self._protocol.parser_exc, PayloadTooBig)
+        failure = self._protocol.failure
+        return failure is not None and failure[0] == "too_large"
 
     @property
     def error(self) -> str | None:
-        """What the other side did that the RFC forbids, or was too large."""
-        if self.is_too_large:
-            return f"a message of more than {self.largest} bytes"
-        error = self._protocol.parser_exc
-        if error is not None and not isinstance(error, EOFError):
-            return str(error)
-        sent, received = self._protocol.close_sent, self._protocol.close_rcvd
-        if sent is not None and received is None and self._said_bye is None:
-            return sent.reason
-        return None
+        """What the other side did that the RFC or we forbid, or was too large."""
+        failure = self._protocol.failure
+        return None if failure is None else failure[1]
 
     # --- what goes -----------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
         """Write what would be written on the compact wire, frame by frame."""
+        if self.is_over or not self.is_open:  # or the request was not served
+            return
         held = self._rest + data if self._rest else data
         at, size = 0, len(held)
         while at + HEADER_LEN <= size:
@@ -239,12 +326,13 @@ class WebSocket:
 
     def close(self) -> None:
         """Close, as the RFC wants it, with our code and text; once."""
-        if not self.is_open or self._protocol.close_sent is not None:
+        is_closed = self.is_over or self._protocol.close_sent is not None
+        if is_closed or not self.is_open:
             return
-        said = self._said_bye or Bye(0 if self._heard_bye else 16)
+        said = self._said_bye or Bye(_CLOSED if self._heard_bye else _GOING_AWAY)
         code = _CODES.get(said.code, _OWN + said.code)
-        reason = said.text.encode()[:_REASON].decode(errors="ignore")
-        self._protocol.send_close(code, reason)
+        word = BYE_WORDS.get(said.code, "closed")
+        self._protocol.send_close(code, _reason(word, said.text))
         self._note_writes()
 
     def _note_writes(self) -> None:
@@ -267,7 +355,7 @@ class ServerSide(WebSocket):
     __slots__ = ("_answer", "_body", "_check", "_head", "_is_settled")
 
     #: A page that is left says 1001, and does not come back.
-    _goodbyes = frozenset({1000, 1001})
+    _goodbyes = MappingProxyType({1000: 0, 1001: 0})
 
     def __init__(
         self,
@@ -275,7 +363,7 @@ class ServerSide(WebSocket):
         answer: Callable[[Head], Response],
         largest: int,
     ) -> None:
-        super().__init__(ServerProtocol(max_size=largest or None, logger=_silent))
+        super().__init__(_FailingServer(max_size=largest or None, logger=_silent))
         self._check = check
         self._answer = answer
         self._head = b""
@@ -297,20 +385,36 @@ class ServerSide(WebSocket):
             request = read_head(head)
             self._check(request)
             if "upgrade" in request.headers:
-                self._upgrade(head)
+                self._upgrade(request, head)
                 return rest
             response = self._answer(request)
         except HttpError as error:
             self.refusal = str(error)
             response = text(error.status, str(error))
-        self._out.append(response.head)
-        self._body = iter(response.body)
+        self._respond(response)
         return b""
 
-    def _upgrade(self, head: bytes) -> None:
+    def _respond(self, response: Response) -> None:
+        self._out.append(response.head)
+        if isinstance(response.body, tuple):  # short: there is no more to come
+            self._out += response.body
+            self.is_over = True
+        else:
+            self._body = iter(response.body)
+
+    def _upgrade(self, request: Head, head: bytes) -> None:
+        if "websocket" not in request.headers["upgrade"].lower():
+            words = "only an upgrade to WebSocket is served here"
+            raise HttpError(HTTPStatus.UPGRADE_REQUIRED, words)
+        if request.headers.get("sec-websocket-version") != "13":
+            words = "version 13 of WebSocket is served here"
+            raise HttpError(HTTPStatus.UPGRADE_REQUIRED, words)
         protocol = self._protocol
         assert isinstance(protocol, ServerProtocol)
         protocol.receive_data(head)
+        if protocol.handshake_exc is not None:
+            words = "a line of the head is too long"
+            raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, words)
         (asked,) = protocol.events_received()
         assert isinstance(asked, Request)
         response = protocol.accept(asked)
@@ -321,10 +425,10 @@ class ServerSide(WebSocket):
         self._note_writes()
         self.is_open = True
 
-    def _take_message(self, body: bytes, is_text: bool) -> bytes:
+    def _take_message(self, body: bytes, *, is_text: bool) -> bytes:
         if not self._is_settled:
             self._is_settled, self.is_text = True, is_text
-        return super()._take_message(body, is_text)
+        return super()._take_message(body, is_text=is_text)
 
     def take_piece(self) -> bytes:
         """As above."""
@@ -347,12 +451,20 @@ class ServerSide(WebSocket):
         return self._body is not None or (self.is_over and not self.is_open)
 
     def _close_if_due(self) -> None:
-        if self._said_bye is not None and self._heard_bye:
+        said = self._said_bye
+        if said is not None and (self._heard_bye or said.code in _AT_ONCE):
             self.close()
+
+    def close(self) -> None:
+        """As above; who has not even asked in time hears that, too."""
+        super().close()
+        if not (self.is_open or self.is_over or self.is_answered):
+            words = "no whole request came in time"
+            self._respond(text(HTTPStatus.REQUEST_TIMEOUT, words))
 
     def shut(self) -> None:
         """As above."""
-        if self._heard_bye:
+        if self._heard_bye or not self.is_open:
             self.close()
 
     def _write_message(self, body: bytes) -> None:
@@ -384,8 +496,13 @@ class ClientSide(WebSocket):
 
     __slots__ = ("_early",)
 
+    #: 1001 is a server that is there again later.
+    _goodbyes = MappingProxyType(
+        {1000: 0, **_FAILURES, **{_OWN + code: code for code in BYE_WORDS if code < 16}}
+    )
+
     def __init__(self, uri: str, largest: int) -> None:
-        protocol = ClientProtocol(
+        protocol = _FailingClient(
             parse_uri(uri), max_size=largest or None, logger=_silent
         )
         super().__init__(protocol)
