@@ -7,7 +7,7 @@ with their lengths out, and the other way round.
 
 from __future__ import annotations
 
-__all__ = ("ClientSide", "ServerSide", "WebSocket")
+__all__ = ("ClientSide", "ServerSide", "Unwelcome", "WebSocket")
 
 import logging
 from codecs import IncrementalDecoder, getincrementaldecoder
