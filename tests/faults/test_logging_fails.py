@@ -58,7 +58,7 @@ def test_f52_a_log_that_cannot_be_written(full_disk: FullDisk) -> None:
                 ann.call("fail", timeout=PATIENCE)
             ann.send("nobody handles this")
             with Raw.call(stage.address) as stranger:
-                stranger.throw(b"GET / HTTP/1.1\r\n\r\n")
+                stranger.throw(b"PUT / HTTP/1.1\r\n\r\n")
                 assert stranger.take_all() == b""
             stage.check()
         eventually(lambda: stage.left == ["ann"], "ann leaves")
