@@ -1,0 +1,1318 @@
+/**
+ * The client of hisock for browsers, and for Node 22 and newer.
+ *
+ *     import { connect } from "/hisock.js";
+ *     const client = await connect("/", { name: "ann" });
+ *     client.on("said", (text) => console.log(text));
+ *     client.send("say", "hello");
+ *     console.log(await client.call("add", [1, 2]));
+ *
+ * `hisock.d.ts` says all there is to say of each name. Times are in seconds.
+ * @module
+ */
+
+const BOUND = 4 * 1024 * 1024; // bytes that may wait, unwritten and unacknowledged
+const BUFFERED = 256 * 1024; // bytes in the socket, which cannot be dropped any more
+const LARGEST = 16 * 1024 * 1024;
+const INBOX = 1024;
+const INBOX_SIZE = 1024 * 1024;
+const OPEN_CALLS = 1024;
+const WINDOW = 64; // items that the producer of a stream may be ahead of its reader
+const DEEPEST = 512;
+const NESTED = 16;
+const ACK_FRAMES = 64;
+const ACK_SIZE = 64 * 1024;
+const ACK_DELAY = 200;
+const LINGER = 1000;
+const FIRST_RETRY = 250;
+const LAST_RETRY = 20_000;
+
+/** Goodbyes by their code; from 16 on the client may come back. */
+const BYES = (
+  "closed kicked replaced unauthorized name_taken protocol too_large version evicted " +
+  "- - - - - - - going_away busy slow_consumer overflow silent rate"
+).split(" ");
+const CLOSE_CODES = { 1000: 0, 1002: 5, 1009: 6 }; // which say the same in the RFC
+
+const EVENTS = ["*", "client_connect", "client_disconnect", "force_disconnect"];
+const WAITING = ["wait", "disconnect", "raise"];
+const DROPPING = ["drop_oldest", "drop_newest", "latest"];
+const NOTHING = new Uint8Array(0);
+
+// --- errors ------------------------------------------------------------------------
+
+/** Every error of hisock; `code` is the same word as in Python. */
+export class HiSockError extends Error {
+  constructor(message, code = "error", more = {}) {
+    super(message);
+    this.name = new.target.name;
+    Object.assign(this, { code, ...more });
+  }
+}
+
+/** Throw one in a handler to refuse a call: its caller gets the same fields. */
+export class CommandError extends HiSockError {
+  constructor(code, message = "", data = null) {
+    super(message || code, code, { data });
+  }
+}
+
+/** A call or stream came to nothing on the server. */
+export class RemoteError extends CommandError {}
+
+/** Nobody knows whether `unacked` arrived; `missed` counts what did not come. */
+export class SessionLost extends HiSockError {
+  constructor(message, reason = "closed", unacked = [], missed = null) {
+    super(message, "session_lost", { reason, unacked, missed });
+  }
+}
+
+const broken = (text, code = "remote") => new HiSockError(text, code, { isTheirs: true });
+const invalid = (text, code = "invalid_option") => new HiSockError(text, code);
+const isText = (value) => typeof value === "string";
+const isCount = (value) => Number.isInteger(value) && value >= 0;
+const isThenable = (value) => typeof value?.then === "function";
+
+// --- MessagePack -------------------------------------------------------------------
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+/** The numbers from tag 0xca on: how a DataView calls them, and their bytes. */
+const NUMBERS = [
+  ["Float32", 4], ["Float64", 8], ["Uint8", 1], ["Uint16", 2], ["Uint32", 4],
+  ["BigUint64", 8], ["Int8", 1], ["Int16", 2], ["Int32", 4], ["BigInt64", 8],
+];
+let scratch;
+
+/** Write a value as MessagePack. */
+export function pack(value) {
+  // A getter of the value may pack something itself: it gets a buffer of its own.
+  let bytes = scratch ?? new Uint8Array(1024);
+  scratch = undefined;
+  let view = new DataView(bytes.buffer);
+  let size = 0;
+
+  const refuse = (text) => new HiSockError(`cannot send ${text}`, "not_sendable");
+  const room = (more) => {
+    size += more;
+    if (size > bytes.length) {
+      const grown = new Uint8Array(2 * size);
+      grown.set(bytes);
+      bytes = grown;
+      view = new DataView(bytes.buffer);
+    }
+    return size - more;
+  };
+  const byte = (value) => {
+    const at = room(1);
+    bytes[at] = value;
+  };
+  const number = (tag, value, kind = tag) => {
+    const [method, width] = NUMBERS[kind - 0xca];
+    byte(tag);
+    const at = room(width);
+    view[`set${method}`](at, width === 8 && kind > 0xcb ? BigInt(value) : value);
+  };
+  const head = (count, short, most, tag8, tag16) => {
+    if (count < most) byte(short + count);
+    else if (tag8 && count < 0x100) number(tag8, count, 0xcc);
+    else if (count < 0x10000) number(tag16, count, 0xcd);
+    else number(tag16 + 1, count, 0xce);
+  };
+  const raw = (data) => {
+    const at = room(data.length);
+    bytes.set(data, at);
+  };
+  const integer = (n) => {
+    if (n >= -0x20 && n < 0x80) return byte(Number(n));
+    const bits = [8, 16, 32].findIndex((bits) => (n < 0 ? n >= -(2 ** (bits - 1)) : n < 2 ** bits));
+    return number((n < 0 ? 0xd0 : 0xcc) + (bits < 0 ? 3 : bits), bits < 0 ? n : Number(n));
+  };
+  const text = (value) => {
+    if (value.isWellFormed?.() === false) throw refuse("text that is not Unicode");
+    const data = encoder.encode(value);
+    head(data.length, 0xa0, 32, 0xd9, 0xda);
+    raw(data);
+  };
+  const binary = (data) => {
+    head(data.length, 0, 0, 0xc4, 0xc5);
+    raw(data);
+  };
+  const date = (time) => {
+    if (Number.isNaN(time)) throw refuse("an invalid Date");
+    const seconds = Math.floor(time / 1000);
+    number(0xc7, 12, 0xcc);
+    number(0xff, (time - seconds * 1000) * 1e6, 0xce);
+    const at = room(8);
+    view.setBigInt64(at, BigInt(seconds));
+  };
+  const list = (values, deep) => {
+    head(values.length, 0x90, 16, 0, 0xdc);
+    for (const each of values) write(each, deep);
+  };
+  const map = (entries, deep) => {
+    head(entries.length, 0x80, 16, 0, 0xde);
+    for (const each of entries.flat()) write(each, deep);
+  };
+  const object = (value, deep) => {
+    if (deep > DEEPEST) throw refuse("what is too deep, or contains itself");
+    if (Array.isArray(value)) list(value, deep);
+    else if (value instanceof ArrayBuffer) binary(new Uint8Array(value));
+    else if (value instanceof Uint8Array) binary(value);
+    else if (value instanceof Date) date(value.getTime());
+    else if (value instanceof Map) map([...value], deep);
+    else if (isThenable(value)) throw refuse("a Promise; await it first");
+    else if (value[Symbol.iterator]) list([...value], deep);
+    else map(Object.entries(value).filter(([, each]) => each !== undefined), deep);
+  };
+  const write = (value, deep) => {
+    switch (typeof value) {
+      case "string":
+        return text(value);
+      case "number":
+        return Number.isSafeInteger(value) ? integer(value) : number(0xcb, value);
+      case "bigint":
+        if (value >= -(2n ** 63n) && value < 2n ** 64n) return integer(value);
+        throw refuse("an integer of more than 64 bits; send it as text");
+      case "boolean":
+        return byte(value ? 0xc3 : 0xc2);
+      case "object":
+        if (value) return object(value, deep + 1); // falls through
+      case "undefined":
+        return byte(0xc0);
+      default:
+        throw refuse(`a ${typeof value}`);
+    }
+  };
+
+  write(value, 0);
+  if (bytes.length <= ACK_SIZE) scratch = bytes;
+  return bytes.slice(0, size);
+}
+
+/** Read a value that is MessagePack; throws a `HiSockError` if it is not. */
+export function unpack(data) {
+  const bytes = data instanceof Uint8Array ? data : new Uint8Array(data);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  let place = 0;
+
+  // Nothing is set aside for what a length claims before it is there.
+  const need = (count) => {
+    if (count > bytes.length - place) throw broken("a frame ends too early");
+    return count;
+  };
+  const take = (count) => (place += need(count)) - count;
+  const number = (tag) => {
+    const [method, width] = NUMBERS[tag - 0xca];
+    const value = view[`get${method}`](take(width));
+    return Number.isSafeInteger(Number(value)) ? Number(value) : value;
+  };
+  const binary = (count) => bytes.slice(take(count), place);
+  const text = (count) => {
+    try {
+      return decoder.decode(bytes.subarray(take(count), place));
+    } catch {
+      throw broken("a frame has text that is no UTF-8");
+    }
+  };
+  const list = (count, deep) => Array.from({ length: need(count) }, () => read(deep + 1));
+  const map = (count, deep) => {
+    need(2 * count);
+    const entries = Array.from({ length: count }, () => [read(deep + 1), read(deep + 1)]);
+    if (!entries.every(([key]) => isText(key))) return new Map(entries);
+    return Object.fromEntries(entries); // which defines: "__proto__" is a key like any
+  };
+  const extension = (count) => {
+    let [seconds, nanoseconds] = [NaN, 0];
+    const isTime = number(0xd0) === -1;
+    if (count > 4) nanoseconds = number(0xce);
+    if (isTime && count === 12) seconds = Number(number(0xd3));
+    else if (isTime && (count === 4 || count === 8)) seconds = number(0xce);
+    if (count === 8) {
+      seconds += (nanoseconds & 3) * 2 ** 32;
+      nanoseconds >>>= 2;
+    }
+    const date = new Date(seconds * 1000 + Math.floor(nanoseconds / 1e6));
+    if (nanoseconds < 1e9 && date.getTime() === date.getTime()) return date;
+    throw broken("a frame has an unknown extension");
+  };
+  const read = (deep) => {
+    if (deep > 2 * DEEPEST) throw broken("a frame is nested too deeply");
+    const tag = number(0xcc);
+    if (tag < 0x80) return tag;
+    if (tag < 0x90) return map(tag & 15, deep);
+    if (tag < 0xa0) return list(tag & 15, deep);
+    if (tag < 0xc0) return text(tag & 31);
+    if (tag === 0xc0) return null;
+    if (tag === 0xc1) throw broken("a frame has an unknown tag");
+    if (tag < 0xc4) return tag === 0xc3;
+    if (tag < 0xc7) return binary(number(tag - 0xc4 + 0xcc));
+    if (tag < 0xca) return extension(number(tag - 0xc7 + 0xcc));
+    if (tag < 0xd4) return number(tag);
+    if (tag < 0xd9) return extension(1 << (tag - 0xd4));
+    if (tag < 0xdc) return text(number(tag - 0xd9 + 0xcc));
+    if (tag < 0xde) return list(number(tag - 0xdc + 0xcd), deep);
+    return tag < 0xe0 ? map(number(tag - 0xde + 0xcd), deep) : tag - 0x100;
+  };
+
+  const value = read(0);
+  if (place < bytes.length) throw broken("a frame goes on behind its end");
+  return value;
+}
+
+// --- frames ------------------------------------------------------------------------
+
+const FITS = {
+  a: () => true,
+  s: isText,
+  S: (value) => value === null || isText(value),
+  z: Number.isInteger,
+  n: isCount,
+  N: (value) => value === null || isCount(value),
+  i: (value) => isCount(value) && value > 0,
+  o: (value) => value !== null && Object.getPrototypeOf(value) === Object.prototype,
+  l: Array.isArray,
+};
+/** The elements of what servers send, by kind; those behind "?" may be missing. */
+const FRAMES = {
+  1: "Sa?N", 2: "isa?nNN", 3: "ia", 4: "iss?a", 5: "ia", 6: "i", 7: "ii", 8: "i", 9: "S",
+  10: "S", 12: "o", 13: "o", 14: "i?S", 15: "ll", 32: "n", 33: "z", 34: "z", 35: "?zsN", 37: "o",
+};
+
+function readFrame(data) {
+  if (isText(data)) throw broken("text came where only binary messages may");
+  if (data.byteLength > LARGEST) throw broken("a message is too large", "too_large");
+  const frame = unpack(data);
+  const shape = isCount(frame?.[0]) && FRAMES[frame[0]];
+  if (!shape) throw broken("no server sends such a frame");
+  const least = shape.indexOf("?");
+  [...shape.replace("?", "")].forEach((element, index) => {
+    const value = frame[index + 1];
+    if (value === undefined ? least < 0 || index < least : !FITS[element](value)) {
+      throw broken(`a frame of kind ${frame[0]} is broken`);
+    }
+  });
+  return frame;
+}
+
+// --- small things --------------------------------------------------------------------
+
+/** A point of the monotonic clock. */
+const clock = () => Math.floor(performance.now());
+
+function defer() {
+  const deferred = {};
+  deferred.promise = new Promise((resolve, reject) => Object.assign(deferred, { resolve, reject }));
+  deferred.promise.catch(() => {}); // who does not wait for it need not care
+  return deferred;
+}
+
+/** Wait for a promise, at most so many seconds. */
+async function waitFor(promise, seconds, what, giveUp) {
+  if (seconds === null) return promise;
+  const late = defer();
+  const timer = setTimeout(() => {
+    giveUp?.();
+    late.reject(new HiSockError(`${what} did not come within ${seconds} s`, "request_timeout"));
+  }, check(seconds) * 1000);
+  return Promise.race([promise, late.promise]).finally(() => clearTimeout(timer));
+}
+
+function check(seconds) {
+  if (seconds >= 0 && seconds < 1e6) return seconds;
+  throw invalid("a time is 0 or more seconds");
+}
+
+function checkName(name) {
+  if (name === null || (isText(name) && /^[^\0-\x1f\x7f-\x9f]{0,255}$/.test(name))) return name;
+  throw invalid("a name or group is text of up to 255 bytes, or null", "invalid_name");
+}
+
+function checkCommand(command) {
+  if (isText(command) && command && !/\$.+\$/.test(command)) return command;
+  throw invalid("a command is text, and not empty or like $this$", "reserved_command");
+}
+
+function addressOf(url) {
+  try {
+    const { href } = new URL(url, globalThis.location?.href);
+    if (/^(http|ws)s?:/.test(href)) return href.replace(/^http/, "ws").replace(/#.*/, "");
+  } catch {} // said below
+  throw invalid("an address is like ws://host:port", "invalid_address");
+}
+
+function draw(bytes) {
+  const drawn = crypto.getRandomValues(new Uint8Array(bytes));
+  return Array.from(drawn, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** A goodbye as an error. */
+function refusal(code, text) {
+  const word = BYES[code] ?? "refused";
+  return new HiSockError(text || `the server says: ${word}`, word);
+}
+
+/** A frame 4 as an error. */
+const remote = (command, [, , code, text, data]) =>
+  new RemoteError(code, text || `the handler of ${command} failed`, data);
+
+/** What goes through a handler's result, if it is a stream. */
+function iteratorOf(result) {
+  if (result?.[Symbol.asyncIterator]) return result[Symbol.asyncIterator]();
+  return typeof result === "object" ? result?.[Symbol.iterator]?.() : undefined;
+}
+
+// --- the client --------------------------------------------------------------------
+
+/** Connect; rejects if that is refused or nobody answers. Later cuts are seen to. */
+export async function connect(url = "/", options = {}) {
+  const first = { ...defer(), hasOpened: false };
+  new Client(addressOf(url), options, first);
+  return first.promise;
+}
+
+class Client {
+  #url;
+  #options;
+  #who;
+  #renames = { name: 0, group: 0 };
+  #handlers = new Map();
+  #events = new Map();
+
+  // The link. `#first` is what connect() awaits, as long as it does.
+  #first;
+  #socket = null;
+  #isOpen = false;
+  #wasWelcome = false;
+  #ended = null;
+  #closing = null;
+  #hungUp = null;
+  #backoff = FIRST_RETRY;
+  #timers = {};
+  #began = clock();
+  #heard = 0;
+  #pinged = Infinity;
+  #offset = 0;
+
+  // The session: what goes on when the link does not.
+  #session = null;
+  #lostFor = "";
+  #received = 0;
+  #told = 0;
+  #owed = 0;
+
+  // What is sent: `#unacked` has its numbers, from `#acked` + 1 on; `#waiting` has none.
+  #waiting = [];
+  #waitingSize = 0;
+  #unacked = [];
+  #unackedSize = 0;
+  #acked = 0;
+  #room = null;
+
+  // Calls and streams: ours, and the server's.
+  #asked = new Map();
+  #nextId = 1;
+  #answering = new Map();
+  #lastId = 0;
+  #depth = 0;
+
+  // What came: `#queue` is for handlers, `#inbox` for recv().
+  #queue = [];
+  #queueSize = 0;
+  #place = 0;
+  #isPumping = true;
+  #inbox = [];
+  #inboxSize = 0;
+  #receivers = [];
+  #hasWarned = false;
+
+  constructor(url, options, first) {
+    const { WebSocket = globalThis.WebSocket, name = null, group = null } = options;
+    const { token = null, resumeWindow = 30, deadAfter = 20 } = options;
+    if (!WebSocket) throw invalid("no global WebSocket is here; pass one as { WebSocket }");
+    this.#url = url;
+    this.#options = { WebSocket, token, window: check(resumeWindow), deadAfter: check(deadAfter) };
+    this.#who = { name: checkName(name), group: checkName(group) };
+    this.#first = first;
+    globalThis.addEventListener?.("online", this.#online);
+    this.#try();
+  }
+
+  // --- what programs see -----------------------------------------------------------
+
+  /** What this client is called, as far as it knows. */
+  get name() {
+    return this.#who.name;
+  }
+
+  /** The group it is in, as far as it knows. */
+  get group() {
+    return this.#who.group;
+  }
+
+  /** Whether there is a link just now. */
+  get isConnected() {
+    return this.#isOpen;
+  }
+
+  /** Have `handler(content, context)` handle a command; what it returns answers a call. */
+  on(command, handler) {
+    const isEvent = EVENTS.includes(command);
+    const wantedRoster = this.#wantsRoster;
+    const remove = isEvent
+      ? this.#onEvent(command, handler)
+      : this.#register(this.#handlers, checkCommand(command), handler);
+    if (this.#wantsRoster && !wantedRoster && !this.#ended) this.#post([11, true]);
+    this.#handOver();
+    return remove;
+  }
+
+  /** `handler(reason)`: the link is cut. */
+  onDrop(handler) {
+    return this.#onEvent("drop", handler);
+  }
+
+  /** `handler()`: it is back, and nothing was lost. */
+  onResume(handler) {
+    return this.#onEvent("resume", handler);
+  }
+
+  /** `handler(SessionLost)`: what a lost session costs, before anything of the next. */
+  onSessionLost(handler) {
+    return this.#onEvent("lost", handler);
+  }
+
+  /** `handler({ count, group })`: messages were dropped, as their sender allowed. */
+  onGap(handler) {
+    return this.#onEvent("gap", handler);
+  }
+
+  /** `handler(error)`: what handlers threw, and refused names; else the console shows it. */
+  onError(handler) {
+    return this.#onEvent("error", handler);
+  }
+
+  /** Send a message, at once; what it returns resolves when there is room for more. */
+  send(command, content = NOTHING, { key, ttl, whenSlow } = {}) {
+    const policy = whenSlow ?? (key === undefined ? "wait" : "latest");
+    const canDrop = DROPPING.includes(policy);
+    if (!canDrop && !WAITING.includes(policy)) throw invalid(`there is no whenSlow ${policy}`);
+    if (key !== undefined && policy !== "latest") throw invalid('a key means "latest"');
+    const frame = [1, checkCommand(command), content];
+    if (ttl !== undefined) frame.push(clock() + Math.ceil(check(ttl) * 1000));
+    const size = this.#waitingSize + this.#unackedSize;
+    if (!canDrop && size >= (policy === "raise" ? BOUND : 2 * BOUND)) {
+      throw new HiSockError(`${size} bytes wait already`, "would_block");
+    }
+    this.#post(frame, { policy, command, key });
+    return canDrop ? Promise.resolve() : this.#roomForMore();
+  }
+
+  /** Call the server's handler, and get what it returns. */
+  call(command, content, options) {
+    return this.#call(null, command, content, options);
+  }
+
+  /** Go through a stream of the server's, with `for await`; leaving it ends it there. */
+  stream(command, content, options) {
+    return this.#stream(null, command, content, options);
+  }
+
+  /** Wait for the content of the next message of a command without a handler. */
+  async recv(command, options) {
+    return (await this.#receive(checkCommand(command), options)).content;
+  }
+
+  /** Wait for the next message without a handler: `{ command, content }`. */
+  async recvAny(options) {
+    const { command, content } = await this.#receive(undefined, options);
+    return { command, content };
+  }
+
+  /** Be called something else, or nothing (`null`). */
+  changeName(name) {
+    this.#rename("name", 9, name);
+  }
+
+  /** Be in another group, or in none (`null`). */
+  changeGroup(group) {
+    this.#rename("group", 10, group);
+  }
+
+  /** Say goodbye; resolves when the server has heard it, or after 1 s. */
+  close() {
+    return (this.#closing ??= this.#close());
+  }
+
+  // --- the link --------------------------------------------------------------------
+
+  #after(delay, timer, act) {
+    this.#timers[timer] ??= setTimeout(() => {
+      this.#timers[timer] = undefined;
+      act();
+    }, delay);
+  }
+
+  #cancel(timer) {
+    clearTimeout(this.#timers[timer]);
+    this.#timers[timer] = undefined;
+  }
+
+  async #try() {
+    const { token, WebSocket } = this.#options;
+    const place = (this.#socket = { close() {} }); // until there is a socket
+    let socket, proof;
+    try {
+      proof = typeof token === "function" ? await token() : token;
+      if (this.#socket !== place) return; // closed meanwhile
+      if (proof !== null && !isText(proof)) throw invalid("a token is text, or null");
+      socket = this.#socket = new WebSocket(this.#url);
+    } catch (error) {
+      if (this.#first) this.#end(error.message, error);
+      else if (this.#socket === place) this.#drop(error.message);
+      return;
+    }
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => this.#hello(socket);
+    socket.onmessage = ({ data }) => this.#feed(socket, data, proof);
+    socket.onclose = ({ code, reason }) => this.#lost(socket, code, reason);
+    socket.onerror = () => this.#lost(socket);
+    this.#heard = clock();
+    this.#pinged = Infinity;
+    this.#watch();
+  }
+
+  #online = () => {
+    if (this.#timers.retry === undefined) return;
+    this.#cancel("retry");
+    this.#try();
+  };
+
+  #hello(socket) {
+    if (socket !== this.#socket) return;
+    const { window } = this.#options;
+    if (this.#first) this.#first.hasOpened = true;
+    if (!this.#session && window) this.#begin();
+    const session = this.#session && { ...this.#session, got: this.#received, window, beats: true };
+    this.#tell([36, { ...this.#who, proto: 2, now: clock(), ...session }]);
+  }
+
+  /** Draw what proves that the next session is ours. */
+  #begin() {
+    this.#session = { sid: draw(16), token: draw(32), next: draw(32), epoch: null };
+    this.#received = this.#told = this.#owed = 0;
+  }
+
+  #feed(socket, data, proof) {
+    if (socket !== this.#socket) return;
+    this.#heard = clock();
+    this.#pinged = Infinity;
+    try {
+      const frame = readFrame(data);
+      if (this.#isOpen) this.#take(frame, data.byteLength);
+      else if (!this.#hungUp) this.#greet(frame, proof);
+      else if (frame[0] === 32) this.#acknowledged(frame[1]); // all that counts by now
+    } catch (error) {
+      if (!error.isTheirs) throw error;
+      const code = error.code === "too_large" ? 6 : 5;
+      this.#hangUp(4000 + code, code, error.message);
+      this.#end(error.message, error);
+    }
+  }
+
+  /** What comes before the welcome. */
+  #greet([kind, fields, text, retry], proof) {
+    if (kind === 35) return this.#refused(fields, text, retry);
+    if (kind !== 37) throw broken("a message came before the welcome");
+    if (fields.proto !== 2) throw broken(`the server speaks version ${fields.proto}`);
+    if (fields.auth !== true) return this.#welcome(fields);
+    return this.#tell([38, proof]);
+  }
+
+  #welcome({ sid, epoch, got = 0, resumed, reason, missed, now = 0, name = null, group = null }) {
+    const session = (this.#session = sid ? this.#session : null);
+    // Without an epoch we have heard nothing of it, whatever the server thinks.
+    const goesOn = resumed === true && Boolean(session?.epoch);
+    const isSent = got >= this.#acked && got <= this.#acked + this.#unacked.length;
+    if ((sid && sid !== session?.sid) || (goesOn && !isSent)) throw broken("a welcome is wrong");
+    this.#offset = clock() - now;
+    this.#backoff = FIRST_RETRY;
+    if (goesOn) this.#acknowledged(got);
+    else {
+      this.#received = this.#owed = 0;
+      this.#who = { name, group };
+      if (this.#wasWelcome) this.#startOver(this.#lostFor || reason || "unknown", missed);
+    }
+    this.#lostFor = "";
+    this.#wasWelcome = this.#isOpen = true;
+    if (session) {
+      session.epoch = epoch;
+      session.token = session.next;
+      session.next = draw(32);
+      this.#acknowledge(); // confirms the welcome: only now the token of before is void
+    }
+    for (const bytes of this.#unacked) this.#socket.send(bytes);
+    this.#flush();
+    if (goesOn) this.#emit("resume");
+    if (!this.#first) return;
+    this.#first.resolve(this);
+    this.#first = null;
+    // Who awaits that goes on first, and registers handlers.
+    setTimeout(() => {
+      this.#isPumping = false;
+      this.#pump();
+    });
+  }
+
+  /** Another session begins: say what the lost one costs. */
+  #startOver(reason, missed) {
+    const unacked = this.#forget();
+    const text = `the session is lost (${reason}); ${unacked.length} messages may be, too`;
+    const error = new SessionLost(text, reason, unacked, missed);
+    this.#failCalls(error);
+    this.#lookForRoom();
+    this.#renames = { name: 0, group: 0 };
+    this.#emit("lost", error);
+    if (this.#wantsRoster) this.#post([11, true]);
+  }
+
+  /** Forget what was to be sent; the messages and calls among it. */
+  #forget() {
+    const frames = [...this.#unacked, ...this.#waiting.map(({ bytes }) => bytes)];
+    this.#unacked = [];
+    this.#waiting = [];
+    this.#acked = this.#unackedSize = this.#waitingSize = 0;
+    return frames
+      .map((bytes) => (bytes.length ? unpack(bytes) : [14]))
+      .filter(([kind]) => kind <= 2)
+      .map(([kind, ...fields]) => ({ command: fields[kind - 1], content: fields[kind] }));
+  }
+
+  /** A goodbye instead of the welcome. */
+  #refused(code = 0, text = "", retry = null) {
+    const error = refusal(code, text);
+    const isVerdict = code <= 17 && code !== 16;
+    if (retry === null || (isVerdict && this.#first)) return this.#end(error.message, error);
+    if (code === 3 && this.#session) {
+      this.#lostFor ||= "unauthorized";
+      this.#begin(); // what was sent is reported with the next welcome
+    }
+    return this.#drop(error.message, retry);
+  }
+
+  #lost(socket, code = 1006, reason = "") {
+    if (socket !== this.#socket) return;
+    const bye = CLOSE_CODES[code] ?? code - 4000;
+    const error = refusal(bye, reason);
+    if (this.#hungUp) this.#hungUp.resolve();
+    else if (bye >= 0 && bye < 16) this.#end(error.message, error);
+    else this.#drop(reason || `the connection is cut (${code})`);
+  }
+
+  /** The link is gone; try again, but not before the server wants it. */
+  #drop(reason, least = null) {
+    const wasOpen = this.#isOpen;
+    this.#detach();
+    const isLate = clock() - this.#began > this.#patience;
+    if (this.#first && (isLate || !this.#first.hasOpened)) {
+      const text = `nobody answers at ${this.#url}`;
+      return this.#end(text, new HiSockError(text, "server_not_running"));
+    }
+    if (wasOpen && !this.#session) this.#failCalls(new SessionLost(reason));
+    if (wasOpen) this.#emit("drop", reason);
+    const chance = Math.random();
+    const delay = least === null ? chance * this.#backoff : least * (1 + chance);
+    this.#backoff = Math.min(LAST_RETRY, 2 * this.#backoff);
+    return this.#after(delay, "retry", () => this.#try());
+  }
+
+  #detach() {
+    this.#socket?.close();
+    this.#socket = null;
+    this.#isOpen = false;
+    for (const timer in this.#timers) this.#cancel(timer);
+  }
+
+  /** Say goodbye, and close. */
+  #hangUp(closeCode, code, text) {
+    if (this.#isOpen && this.#session) this.#acknowledge();
+    this.#tell([35, code, text, null]);
+    if (closeCode) this.#socket.close(closeCode, text);
+  }
+
+  /** It is over for good, and not by us. */
+  #end(text, cause) {
+    this.#stop(text, cause);
+    this.#detach();
+    this.#reportUnacked();
+    this.#emit("force_disconnect", this.#ended);
+    this.#first?.reject(cause);
+    this.#first = null;
+  }
+
+  /** Whoever waits, or will send, is told why not. */
+  #stop(text, cause) {
+    this.#ended = new HiSockError(`disconnected: ${text}`, "disconnected", { cause });
+    globalThis.removeEventListener?.("online", this.#online);
+    this.#failCalls(new SessionLost(`no answer came: ${text}`));
+    for (const receiver of this.#receivers.splice(0)) receiver.reject(this.#ended);
+    this.#room?.reject(this.#ended);
+  }
+
+  #reportUnacked() {
+    const unacked = this.#forget();
+    const text = `it ended before ${unacked.length} messages were acknowledged`;
+    if (unacked.length) this.#emit("lost", new SessionLost(text, "closed", unacked));
+  }
+
+  async #close() {
+    if (this.#ended) return;
+    this.#queue = [];
+    this.#place = this.#queueSize = 0;
+    this.#stop("this program has closed it");
+    const socket = this.#socket;
+    if (this.#isOpen) {
+      this.#flush(true);
+      this.#hangUp(0, 0, "closed by this program");
+      this.#isOpen = false;
+      this.#hungUp = defer();
+      this.#after(LINGER, "linger", this.#hungUp.resolve);
+      await this.#hungUp.promise;
+    }
+    if (socket?.readyState < 2) socket.close(1000); // else its session would live on
+    this.#detach();
+    this.#reportUnacked();
+  }
+
+  get #patience() {
+    return (this.#options.deadAfter || 20) * 1000;
+  }
+
+  /** Ask after half of `deadAfter` whether somebody is there; after as long give up. */
+  #watch() {
+    const half = this.#patience / 2;
+    const quiet = clock() - this.#heard;
+    // Timers sleep with the computer: only a ping without an answer proves silence.
+    const isGone = this.#isOpen ? clock() - this.#pinged >= half : quiet >= 2 * half;
+    if (isGone) return this.#drop("nothing came for too long");
+    if (this.#isOpen && quiet >= half && this.#pinged === Infinity && this.#options.deadAfter) {
+      this.#pinged = clock();
+      this.#tell([33, this.#pinged % 0x10000]);
+    }
+    return this.#after(quiet < half ? half - quiet : half, "watch", () => this.#watch());
+  }
+
+  // --- what goes -------------------------------------------------------------------
+
+  #checkOpen() {
+    if (this.#ended) throw this.#ended;
+  }
+
+  /** Say what has no number. */
+  #tell(frame) {
+    this.#socket.send(pack(frame));
+  }
+
+  /** Send what has one, in order; it gets it on the way to the wire. */
+  #post(frame, { policy, command, key } = {}) {
+    this.#checkOpen();
+    const bytes = pack(frame);
+    if (bytes.length > LARGEST) {
+      throw invalid(`a message has at most ${LARGEST} bytes`, "message_too_large");
+    }
+    const waiting = this.#waiting;
+    if (policy === "drop_newest" && this.#isFull) return this.#putGap(waiting.length);
+    if (policy === "latest") {
+      const isOld = (each) => each.policy && each.command === command && each.key === key;
+      this.#takeOut(waiting.findIndex(isOld));
+    }
+    const entry = { bytes, policy: DROPPING.includes(policy) && policy, command, key };
+    waiting.push(entry);
+    this.#waitingSize += bytes.length;
+    this.#flush();
+    while (policy === "drop_oldest" && this.#isFull) {
+      const at = waiting.findIndex((each) => each.policy === policy);
+      if (at < 0 || waiting[at] === entry) break;
+      this.#takeOut(at);
+      this.#putGap(at);
+    }
+  }
+
+  get #isFull() {
+    return this.#waitingSize + this.#unackedSize >= BOUND;
+  }
+
+  #takeOut(at) {
+    if (at >= 0) this.#waitingSize -= this.#waiting.splice(at, 1)[0].bytes.length;
+  }
+
+  /** Note that a message is missing there; adjacent ones are one gap. */
+  #putGap(at) {
+    const before = this.#waiting[at - 1];
+    if (before?.gap) before.gap += 1;
+    else this.#waiting.splice(at, 0, { gap: 1, bytes: NOTHING });
+  }
+
+  /** Write what waits, unless it could be in vain: there it can still be dropped. */
+  #flush(whole = false) {
+    if (!this.#isOpen) return;
+    const waiting = this.#waiting;
+    let count = 0;
+    while (count < waiting.length) {
+      const isBusy = this.#socket.bufferedAmount >= BUFFERED || this.#unackedSize >= BOUND;
+      if (isBusy && !whole) break;
+      const { gap, bytes: packed } = waiting[count++];
+      const bytes = gap ? pack([14, gap]) : packed;
+      this.#waitingSize -= packed.length;
+      if (this.#session) {
+        this.#unacked.push(bytes);
+        this.#unackedSize += bytes.length;
+      }
+      this.#socket.send(bytes);
+    }
+    waiting.splice(0, count);
+    this.#lookForRoom();
+    // Nothing tells when the socket has sent what it holds.
+    if (waiting.length || this.#room) this.#after(10, "poll", () => this.#flush());
+  }
+
+  #roomForMore() {
+    if (this.#isFull) this.#room ??= defer();
+    return this.#room?.promise ?? Promise.resolve();
+  }
+
+  #lookForRoom() {
+    if (this.#isFull) return;
+    this.#room?.resolve();
+    this.#room = null;
+  }
+
+  /** The server has all up to this number. */
+  #acknowledged(number) {
+    const count = number - this.#acked;
+    if (count <= 0) return;
+    if (count > this.#unacked.length) throw broken("it acknowledged what was not sent");
+    for (const bytes of this.#unacked.splice(0, count)) this.#unackedSize -= bytes.length;
+    this.#acked = number;
+    this.#flush();
+  }
+
+  #rename(key, kind, name) {
+    checkName(name);
+    this.#post([kind, name]);
+    this.#who[key] = name;
+    this.#renames[key] += 1;
+  }
+
+  // --- what comes ------------------------------------------------------------------
+
+  #take(frame, size) {
+    const [kind, first, second, third] = frame;
+    if (kind < 32 && this.#session) this.#owe(size);
+    switch (kind) {
+      case 1:
+        return this.#message(first, second, this.#deadline(third), size);
+      case 2:
+        return this.#request(frame, size);
+      case 3:
+      case 4:
+      case 5:
+      case 6:
+        return this.#asked.get(first)?.take(frame);
+      case 7:
+      case 8:
+        return this.#steer(this.#answering.get(first), second);
+      case 9:
+        return this.#enqueue(() => this.#holds("name", first));
+      case 10:
+        return this.#enqueue(() => this.#holds("group", first));
+      case 12:
+        return this.#emit("client_connect", first);
+      case 13:
+        return this.#emit("client_disconnect", first);
+      case 14:
+        return this.#emit("gap", { count: first, group: second ?? null });
+      case 32:
+        return this.#acknowledged(first);
+      case 33:
+        return this.#tell([34, first]);
+      case 35:
+        return this.#goodbye(first, second, third);
+      case 37:
+        throw broken("a second welcome came");
+    }
+    return undefined;
+  }
+
+  #owe(size) {
+    this.#received += 1;
+    this.#owed += size;
+    const isDue = this.#received - this.#told >= ACK_FRAMES || this.#owed >= ACK_SIZE;
+    if (isDue && this.#queueSize < INBOX_SIZE) this.#acknowledge();
+    else this.#acknowledgeSoon();
+  }
+
+  #acknowledgeSoon() {
+    this.#after(ACK_DELAY, "ack", () => {
+      // Handlers that are behind withhold it: so a server learns to be slower.
+      if (this.#queueSize < INBOX_SIZE) this.#acknowledge();
+      else this.#acknowledgeSoon();
+    });
+  }
+
+  #acknowledge() {
+    this.#cancel("ack");
+    this.#told = this.#received;
+    this.#owed = 0;
+    this.#tell([32, this.#received]);
+  }
+
+  #goodbye(code = 0, text = "", retry = null) {
+    const error = refusal(code, text);
+    if (retry !== null) return this.#drop(error.message, retry);
+    this.#hangUp(1000, 0, "");
+    return this.#end(error.message, error);
+  }
+
+  /** The server says which name or group holds. */
+  #holds(key, holds) {
+    const wanted = this.#who[key];
+    this.#renames[key] -= 1;
+    if (this.#renames[key] > 0 || wanted === holds) return; // else a later answer counts
+    this.#who[key] = holds;
+    const code = key === "name" ? "rename_refused" : "regroup_refused";
+    this.#report(new HiSockError(`the server refuses the ${key} ${wanted}`, code));
+  }
+
+  /** On our own clock; the next link may know another offset. */
+  #deadline(ttl) {
+    return typeof ttl === "number" ? ttl + this.#offset + 1 : Infinity;
+  }
+
+  #message(command, content, deadline, size) {
+    const mail = { command, content, deadline, size };
+    if (this.#handlerOf(command)) this.#enqueue(() => this.#deliver(mail), size);
+    else this.#keep(mail);
+  }
+
+  #handlerOf(command) {
+    const everything = this.#events.get("*");
+    const others = (...content) => everything(command, ...content);
+    return this.#handlers.get(command) ?? (everything && command !== null ? others : undefined);
+  }
+
+  #deliver(mail) {
+    const { command, content, deadline } = mail;
+    const handler = this.#handlerOf(command);
+    if (!handler) return this.#keep(mail); // taken away meanwhile
+    if (deadline < clock()) return undefined;
+    return this.#run(command, () => handler(content, this.#context(null)));
+  }
+
+  #context(within) {
+    return {
+      call: (...call) => this.#call(within, ...call),
+      stream: (...call) => this.#stream(within, ...call),
+    };
+  }
+
+  /** Keep a message without a handler for whoever receives. */
+  #keep(mail) {
+    const { command, size, deadline } = mail;
+    if (deadline < clock()) return;
+    const at = this.#receivers.findIndex((each) => (each.command ?? command) === command);
+    if (at >= 0) {
+      this.#receivers.splice(at, 1)[0].resolve(mail);
+      return;
+    }
+    const inbox = this.#inbox;
+    inbox.push(mail);
+    this.#inboxSize += size;
+    while (inbox.length > 1 && (inbox.length > INBOX || this.#inboxSize > INBOX_SIZE)) {
+      const old = inbox.shift();
+      this.#inboxSize -= old.size;
+      if (!this.#hasWarned) console.warn(`hisock: nobody handles or receives ${old.command}`);
+      this.#hasWarned = true;
+    }
+  }
+
+  /** Take messages out of the inbox. */
+  #pick(isWanted) {
+    const picked = this.#inbox.filter(isWanted);
+    if (picked.length) this.#inbox = this.#inbox.filter((mail) => !picked.includes(mail));
+    for (const { size } of picked) this.#inboxSize -= size;
+    return picked;
+  }
+
+  async #receive(command, { timeout = null } = {}) {
+    this.#pick(({ deadline }) => deadline < clock());
+    const mail = this.#inbox.find((each) => (command ?? each.command) === each.command);
+    if (mail) return this.#pick((each) => each === mail)[0];
+    this.#checkOpen();
+    const receiver = { command, ...defer() };
+    this.#receivers.push(receiver);
+    return waitFor(receiver.promise, timeout, command ?? "a message", () => {
+      this.#receivers = this.#receivers.filter((each) => each !== receiver);
+    });
+  }
+
+  /** Give what waits in the inbox to handlers: it came before all that is queued. */
+  #handOver() {
+    const mails = this.#pick(({ command }) => this.#handlerOf(command));
+    const jobs = mails.map((mail) => ({ run: () => this.#deliver(mail), size: 0 }));
+    this.#queue.splice(this.#place, 0, ...jobs);
+    queueMicrotask(() => this.#pump());
+  }
+
+  // --- handlers, one after the other -------------------------------------------------
+
+  #enqueue(run, size = 0) {
+    this.#queue.push({ run, size });
+    this.#queueSize += size;
+    this.#pump();
+  }
+
+  async #pump() {
+    if (this.#isPumping || !this.#queue.length) return;
+    this.#isPumping = true;
+    while (this.#place < this.#queue.length) {
+      const { run, size } = this.#queue[this.#place];
+      this.#queue[this.#place++] = undefined;
+      this.#queueSize -= size;
+      const running = run();
+      if (isThenable(running)) await running;
+    }
+    this.#queue = [];
+    this.#place = 0;
+    this.#isPumping = false;
+  }
+
+  /** Call a handler; a promise until its end, if that takes longer. */
+  #run(command, call) {
+    const failed = (cause) => this.#failed(command, cause);
+    try {
+      const result = call();
+      return isThenable(result) ? result.then(undefined, failed) : undefined;
+    } catch (error) {
+      return failed(error);
+    }
+  }
+
+  #failed(command, cause) {
+    const text = `the handler of ${command} failed: ${cause?.message ?? cause}`;
+    const error = new HiSockError(text, "handler", { cause, command });
+    if (command === "error") console.error("hisock:", error);
+    else this.#report(error);
+  }
+
+  #report(error) {
+    const handler = this.#events.get("error");
+    if (handler) this.#run("error", () => handler(error));
+    else console.error("hisock:", error);
+  }
+
+  #register(table, key, handler) {
+    if (typeof handler !== "function") throw invalid("a handler is a function");
+    table.set(key, handler);
+    return () => {
+      if (table.get(key) === handler) table.delete(key);
+    };
+  }
+
+  #onEvent(event, handler) {
+    return this.#register(this.#events, event, handler);
+  }
+
+  #emit(event, argument) {
+    this.#enqueue(() => {
+      const handler = this.#events.get(event);
+      if (handler) return this.#run(event, () => handler(argument));
+      if (event === "lost") console.warn(`hisock: ${argument.message}`);
+      return undefined;
+    });
+  }
+
+  get #wantsRoster() {
+    return this.#events.has("client_connect") || this.#events.has("client_disconnect");
+  }
+
+  // --- calls and streams of ours -----------------------------------------------------
+
+  /** Send a request; `asked` is told what comes of it. */
+  #ask(asked, command, content, credit, timeout, within) {
+    if (this.#asked.size >= OPEN_CALLS) {
+      throw new HiSockError("too many calls and streams are open", "overloaded");
+    }
+    const id = this.#nextId;
+    const ttl = timeout === null ? null : clock() + Math.ceil(check(timeout) * 1000);
+    this.#post([2, id, checkCommand(command), content, credit, ttl, within]);
+    this.#nextId += 2;
+    this.#asked.set(id, asked);
+    return id;
+  }
+
+  /** Wait no longer, and tell the server. */
+  #giveUp(id) {
+    if (this.#asked.delete(id)) this.#post([8, id]);
+  }
+
+  async #call(within, command, content = null, { timeout = 30 } = {}) {
+    const { promise, resolve, reject } = defer();
+    const take = (frame) => {
+      if (frame[0] > 4) throw broken("a call is answered by a stream");
+      this.#asked.delete(id);
+      if (frame[0] === 4) reject(remote(command, frame));
+      else resolve(frame[2]);
+    };
+    const id = this.#ask({ take, fail: reject }, command, content, 0, timeout, within);
+    return waitFor(promise, timeout, `the answer to ${command}`, () => this.#giveUp(id));
+  }
+
+  #stream(within, command, content = null, { timeout = null } = {}) {
+    const stream = { items: [], news: defer(), isDone: false, failure: null };
+    stream.fail = (failure) => {
+      Object.assign(stream, { isDone: true, failure });
+      stream.news.resolve();
+    };
+    stream.take = (frame) => {
+      if (frame[0] === 3 || stream.items.length >= WINDOW) throw broken("a stream has no credit");
+      if (frame[0] === 5) stream.items.push(frame[2]);
+      else this.#asked.delete(id);
+      if (frame[0] !== 5) stream.fail(frame[0] === 4 ? remote(command, frame) : null);
+      stream.news.resolve();
+    };
+    const id = this.#ask(stream, command, content, WINDOW, null, within);
+    const items = this.#items(id, stream, timeout, command);
+    const stop = items.return.bind(items);
+    items.return = (value) => {
+      this.#giveUp(id);
+      stream.items = [];
+      stream.fail(null); // ends a wait that is under way
+      return stop(value);
+    };
+    return items;
+  }
+
+  async *#items(id, stream, timeout, command) {
+    let owed = 0;
+    try {
+      for (;;) {
+        while (stream.items.length) {
+          owed += 1;
+          if (owed >= WINDOW / 2 && !stream.isDone) {
+            this.#post([7, id, owed]);
+            owed = 0;
+          }
+          yield stream.items.shift();
+        }
+        if (stream.failure) throw stream.failure;
+        if (stream.isDone) return;
+        stream.news = defer();
+        await waitFor(stream.news.promise, timeout, `an item of ${command}`);
+      }
+    } finally {
+      this.#giveUp(id);
+    }
+  }
+
+  #failCalls(error) {
+    for (const each of this.#asked.values()) each.fail(error);
+    this.#asked.clear();
+    for (const each of this.#answering.values()) this.#endOf(each);
+    this.#lastId = 0;
+  }
+
+  // --- calls and streams of the server's -----------------------------------------------
+
+  #request([, id, command, content, credit = 0, ttl, within], size) {
+    if (id % 2 || id <= this.#lastId) throw broken("the id of a request is not new");
+    this.#lastId = id;
+    const deadline = this.#deadline(ttl);
+    const answering = { id, command, content, credit, deadline, isStream: credit > 0, wake() {} };
+    const isNested = this.#asked.has(within);
+    if (this.#answering.size >= OPEN_CALLS || (isNested && this.#depth >= NESTED)) {
+      this.#post([4, id, "overloaded", "too many calls are open, or nested"]);
+      return;
+    }
+    this.#answering.set(id, answering);
+    if (isNested) this.#nest(answering);
+    else this.#enqueue(() => this.#answer(answering), size);
+  }
+
+  /** Answer out of order: a handler here may wait for what comes of that. */
+  async #nest(answering) {
+    this.#depth += 1;
+    await this.#answer(answering);
+    this.#depth -= 1;
+  }
+
+  async #answer(answering) {
+    const { id, command, content, isStream } = answering;
+    if (answering.deadline < clock()) this.#endOf(answering);
+    if (answering.isOver) return; // or cancelled before its turn
+    try {
+      const handler = this.#handlerOf(command);
+      if (!handler) throw new CommandError("unknown_command", `no handler for ${command}`);
+      const result = await handler(content, this.#context(id));
+      const items = isStream && iteratorOf(result);
+      const isAnswer = isStream ? items : typeof result?.next !== "function";
+      if (!isAnswer) throw new CommandError(isStream ? "no_stream" : "only_stream");
+      if (isStream) this.#produce(answering, items);
+      else this.#finish(answering, [3, id, result]);
+    } catch (error) {
+      this.#fail(answering, error);
+    }
+  }
+
+  /** Send items as long as there is credit for them, and room. */
+  async #produce(answering, items) {
+    try {
+      while (!answering.isOver) {
+        if (!answering.credit) await new Promise((resolve) => (answering.wake = resolve));
+        else {
+          await this.#roomForMore();
+          const { value, done } = await items.next();
+          if (done) return this.#finish(answering, [6, answering.id]);
+          if (!answering.isOver) this.#post([5, answering.id, value]);
+          answering.credit -= 1;
+        }
+      }
+    } catch (error) {
+      this.#fail(answering, error);
+    }
+    return this.#run(answering.command, () => items.return?.());
+  }
+
+  /** Our last word on a request, if anybody wants it. */
+  #finish(answering, frame) {
+    if (answering.isOver) return;
+    this.#post(frame); // which may refuse it
+    this.#endOf(answering);
+  }
+
+  #endOf(answering) {
+    answering.isOver = true;
+    answering.wake();
+    this.#answering.delete(answering.id);
+  }
+
+  #fail(answering, error) {
+    const { id, command, isOver } = answering;
+    const isOnPurpose = error instanceof CommandError;
+    const isTold = isOnPurpose || ["not_sendable", "message_too_large"].includes(error?.code);
+    const failure = isTold ? [4, id, error.code, error.message] : [4, id, "handler_failed", ""];
+    if (!isOnPurpose && !(isOver && error === this.#ended)) this.#failed(command, error);
+    try {
+      this.#finish(answering, [...failure, error?.data]);
+    } catch {
+      this.#finish(answering, failure);
+    }
+  }
+
+  #steer(answering, credit) {
+    if (!answering) return; // our last word is on its way
+    if (credit === undefined) this.#endOf(answering);
+    else answering.credit += credit;
+    answering.wake();
+  }
+}
