@@ -1,13 +1,5 @@
 /**
- * The client of hisock for browsers, and for Node 22 and newer.
- *
- *     import { connect } from "/hisock.js";
- *     const client = await connect("/", { name: "ann" });
- *     client.on("said", (text) => console.log(text));
- *     client.send("say", "hello");
- *     console.log(await client.call("add", [1, 2]));
- *
- * `hisock.d.ts` says all there is to say of each name. Times are in seconds.
+ * The client of hisock; `hisock.d.ts` describes it.
  * @module
  */
 
@@ -23,6 +15,7 @@ const NESTED = 16;
 const ACK_FRAMES = 64;
 const ACK_SIZE = 64 * 1024;
 const ACK_DELAY = 200;
+const PATIENCE = 20_000;
 const LINGER = 1000;
 const FIRST_RETRY = 250;
 const LAST_RETRY = 20_000;
@@ -32,14 +25,13 @@ const BYES = (
   "closed kicked replaced unauthorized name_taken protocol too_large version evicted " +
   "- - - - - - - going_away busy slow_consumer overflow silent rate"
 ).split(" ");
-const CLOSE_CODES = { 1000: 0, 1002: 5, 1009: 6 }; // which say the same in the RFC
+const CLOSE_CODES = { 1000: 0, 1002: 5, 1009: 6 };
 
 const EVENTS = ["*", "client_connect", "client_disconnect", "force_disconnect"];
-const WAITING = ["wait", "disconnect", "raise"];
-const DROPPING = ["drop_oldest", "drop_newest", "latest"];
+const WHEN_SLOW = ["wait", "disconnect", "raise", "drop_oldest", "drop_newest", "latest"];
 const NOTHING = new Uint8Array(0);
 
-// --- errors ------------------------------------------------------------------------
+// --- errors
 
 /** Every error of hisock; `code` is the same word as in Python. */
 export class HiSockError extends Error {
@@ -50,7 +42,7 @@ export class HiSockError extends Error {
   }
 }
 
-/** Throw one in a handler to refuse a call: its caller gets the same fields. */
+/** Throw one in a handler to refuse a call. */
 export class CommandError extends HiSockError {
   constructor(code, message = "", data = null) {
     super(message || code, code, { data });
@@ -60,35 +52,33 @@ export class CommandError extends HiSockError {
 /** A call or stream came to nothing on the server. */
 export class RemoteError extends CommandError {}
 
-/** Nobody knows whether `unacked` arrived; `missed` counts what did not come. */
+/** Nobody knows whether `unacked` has arrived. */
 export class SessionLost extends HiSockError {
   constructor(message, reason = "closed", unacked = [], missed = null) {
     super(message, "session_lost", { reason, unacked, missed });
   }
 }
 
-const broken = (text, code = "remote") => new HiSockError(text, code, { isTheirs: true });
+const broken = (text, code = "remote") =>
+  new HiSockError(`the server broke the protocol: ${text}`, code, { isTheirs: true });
 const invalid = (text, code = "invalid_option") => new HiSockError(text, code);
 const isText = (value) => typeof value === "string";
 const isCount = (value) => Number.isInteger(value) && value >= 0;
 const isThenable = (value) => typeof value?.then === "function";
 
-// --- MessagePack -------------------------------------------------------------------
+// --- MessagePack
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-/** The numbers from tag 0xca on: how a DataView calls them, and their bytes. */
+/** From tag 0xca on: a DataView's word, and bytes. */
 const NUMBERS = [
   ["Float32", 4], ["Float64", 8], ["Uint8", 1], ["Uint16", 2], ["Uint32", 4],
   ["BigUint64", 8], ["Int8", 1], ["Int16", 2], ["Int32", 4], ["BigInt64", 8],
 ];
-let scratch;
 
-/** Write a value as MessagePack. */
+/** Write MessagePack. */
 export function pack(value) {
-  // A getter of the value may pack something itself: it gets a buffer of its own.
-  let bytes = scratch ?? new Uint8Array(1024);
-  scratch = undefined;
+  let bytes = new Uint8Array(256);
   let view = new DataView(bytes.buffer);
   let size = 0;
 
@@ -119,7 +109,8 @@ export function pack(value) {
     else if (count < 0x10000) number(tag16, count, 0xcd);
     else number(tag16 + 1, count, 0xce);
   };
-  const raw = (data) => {
+  const raw = (data, ...tags) => {
+    head(data.length, ...tags);
     const at = room(data.length);
     bytes.set(data, at);
   };
@@ -130,14 +121,9 @@ export function pack(value) {
   };
   const text = (value) => {
     if (value.isWellFormed?.() === false) throw refuse("text that is not Unicode");
-    const data = encoder.encode(value);
-    head(data.length, 0xa0, 32, 0xd9, 0xda);
-    raw(data);
+    raw(encoder.encode(value), 0xa0, 32, 0xd9, 0xda);
   };
-  const binary = (data) => {
-    head(data.length, 0, 0, 0xc4, 0xc5);
-    raw(data);
-  };
+  const binary = (data) => raw(data, 0, 0, 0xc4, 0xc5);
   const date = (time) => {
     if (Number.isNaN(time)) throw refuse("an invalid Date");
     const seconds = Math.floor(time / 1000);
@@ -186,19 +172,18 @@ export function pack(value) {
   };
 
   write(value, 0);
-  if (bytes.length <= ACK_SIZE) scratch = bytes;
   return bytes.slice(0, size);
 }
 
-/** Read a value that is MessagePack; throws a `HiSockError` if it is not. */
+/** Read MessagePack. */
 export function unpack(data) {
   const bytes = data instanceof Uint8Array ? data : new Uint8Array(data);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   let place = 0;
 
-  // Nothing is set aside for what a length claims before it is there.
+  // Before anything is set aside for it.
   const need = (count) => {
-    if (count > bytes.length - place) throw broken("a frame ends too early");
+    if (count > bytes.length - place) throw RangeError();
     return count;
   };
   const take = (count) => (place += need(count)) - count;
@@ -207,97 +192,86 @@ export function unpack(data) {
     const value = view[`get${method}`](take(width));
     return Number.isSafeInteger(Number(value)) ? Number(value) : value;
   };
-  const binary = (count) => bytes.slice(take(count), place);
-  const text = (count) => {
-    try {
-      return decoder.decode(bytes.subarray(take(count), place));
-    } catch {
-      throw broken("a frame has text that is no UTF-8");
-    }
-  };
   const list = (count, deep) => Array.from({ length: need(count) }, () => read(deep + 1));
   const map = (count, deep) => {
-    need(2 * count);
-    const entries = Array.from({ length: count }, () => [read(deep + 1), read(deep + 1)]);
+    const entries = Array.from({ length: need(count) }, () => list(2, deep));
     if (!entries.every(([key]) => isText(key))) return new Map(entries);
-    return Object.fromEntries(entries); // which defines: "__proto__" is a key like any
+    return Object.fromEntries(entries); // "__proto__" is a key like any
   };
   const extension = (count) => {
-    let [seconds, nanoseconds] = [NaN, 0];
-    const isTime = number(0xd0) === -1;
-    if (count > 4) nanoseconds = number(0xce);
-    if (isTime && count === 12) seconds = Number(number(0xd3));
-    else if (isTime && (count === 4 || count === 8)) seconds = number(0xce);
+    const isTime = number(0xd0) === -1 && [4, 8, 12].includes(count);
+    let nanoseconds = count > 4 ? number(0xce) : 0;
+    let seconds = isTime ? Number(number(count > 8 ? 0xd3 : 0xce)) : NaN;
     if (count === 8) {
       seconds += (nanoseconds & 3) * 2 ** 32;
       nanoseconds >>>= 2;
     }
     const date = new Date(seconds * 1000 + Math.floor(nanoseconds / 1e6));
-    if (nanoseconds < 1e9 && date.getTime() === date.getTime()) return date;
-    throw broken("a frame has an unknown extension");
+    if (nanoseconds >= 1e9) throw RangeError();
+    date.toISOString(); // throws if it cannot be
+    return date;
   };
+  const text = (count) => decoder.decode(bytes.subarray(take(count), place));
   const read = (deep) => {
-    if (deep > 2 * DEEPEST) throw broken("a frame is nested too deeply");
     const tag = number(0xcc);
+    if (deep > 2 * DEEPEST || tag === 0xc1) throw RangeError();
     if (tag < 0x80) return tag;
     if (tag < 0x90) return map(tag & 15, deep);
     if (tag < 0xa0) return list(tag & 15, deep);
     if (tag < 0xc0) return text(tag & 31);
     if (tag === 0xc0) return null;
-    if (tag === 0xc1) throw broken("a frame has an unknown tag");
     if (tag < 0xc4) return tag === 0xc3;
-    if (tag < 0xc7) return binary(number(tag - 0xc4 + 0xcc));
-    if (tag < 0xca) return extension(number(tag - 0xc7 + 0xcc));
+    if (tag < 0xc7) return bytes.slice(take(number(tag + 8)), place);
+    if (tag < 0xca) return extension(number(tag + 5));
     if (tag < 0xd4) return number(tag);
     if (tag < 0xd9) return extension(1 << (tag - 0xd4));
-    if (tag < 0xdc) return text(number(tag - 0xd9 + 0xcc));
-    if (tag < 0xde) return list(number(tag - 0xdc + 0xcd), deep);
-    return tag < 0xe0 ? map(number(tag - 0xde + 0xcd), deep) : tag - 0x100;
+    if (tag < 0xdc) return text(number(tag - 13));
+    if (tag < 0xde) return list(number(tag - 15), deep);
+    return tag < 0xe0 ? map(number(tag - 17), deep) : tag - 0x100;
   };
 
-  const value = read(0);
-  if (place < bytes.length) throw broken("a frame goes on behind its end");
-  return value;
+  try {
+    const value = read(0);
+    if (place === bytes.length) return value;
+  } catch {} // said below
+  throw broken("no MessagePack");
 }
 
-// --- frames ------------------------------------------------------------------------
+// --- frames
 
 const FITS = {
   a: () => true,
   s: isText,
-  S: (value) => value === null || isText(value),
   z: Number.isInteger,
   n: isCount,
-  N: (value) => value === null || isCount(value),
   i: (value) => isCount(value) && value > 0,
-  o: (value) => value !== null && Object.getPrototypeOf(value) === Object.prototype,
+  o: (value) => value?.constructor === Object,
   l: Array.isArray,
 };
-/** The elements of what servers send, by kind; those behind "?" may be missing. */
+/** What servers send, by kind; behind "?" it may be missing, capitals may be null. */
 const FRAMES = {
   1: "Sa?N", 2: "isa?nNN", 3: "ia", 4: "iss?a", 5: "ia", 6: "i", 7: "ii", 8: "i", 9: "S",
   10: "S", 12: "o", 13: "o", 14: "i?S", 15: "ll", 32: "n", 33: "z", 34: "z", 35: "?zsN", 37: "o",
 };
 
 function readFrame(data) {
-  if (isText(data)) throw broken("text came where only binary messages may");
-  if (data.byteLength > LARGEST) throw broken("a message is too large", "too_large");
+  if (isText(data)) throw broken("wrong frame");
+  if (data.byteLength > LARGEST) throw broken("too large", "too_large");
   const frame = unpack(data);
   const shape = isCount(frame?.[0]) && FRAMES[frame[0]];
-  if (!shape) throw broken("no server sends such a frame");
-  const least = shape.indexOf("?");
+  if (!shape) throw broken("wrong frame");
+  const needed = shape.split("?")[0].length;
   [...shape.replace("?", "")].forEach((element, index) => {
     const value = frame[index + 1];
-    if (value === undefined ? least < 0 || index < least : !FITS[element](value)) {
-      throw broken(`a frame of kind ${frame[0]} is broken`);
-    }
+    const isNull = value === null && element < "a";
+    const fits = value === undefined ? index >= needed : FITS[element.toLowerCase()](value);
+    if (!isNull && !fits) throw broken("wrong frame");
   });
   return frame;
 }
 
-// --- small things --------------------------------------------------------------------
+// --- small things
 
-/** A point of the monotonic clock. */
 const clock = () => Math.floor(performance.now());
 
 function defer() {
@@ -307,7 +281,6 @@ function defer() {
   return deferred;
 }
 
-/** Wait for a promise, at most so many seconds. */
 async function waitFor(promise, seconds, what, giveUp) {
   if (seconds === null) return promise;
   const late = defer();
@@ -325,12 +298,12 @@ function check(seconds) {
 
 function checkName(name) {
   if (name === null || (isText(name) && /^[^\0-\x1f\x7f-\x9f]{0,255}$/.test(name))) return name;
-  throw invalid("a name or group is text of up to 255 bytes, or null", "invalid_name");
+  throw invalid("a name is text of up to 255 bytes, or null", "invalid_name");
 }
 
 function checkCommand(command) {
   if (isText(command) && command && !/\$.+\$/.test(command)) return command;
-  throw invalid("a command is text, and not empty or like $this$", "reserved_command");
+  throw invalid("a command is text, not empty or like $this$", "reserved_command");
 }
 
 function addressOf(url) {
@@ -346,27 +319,24 @@ function draw(bytes) {
   return Array.from(drawn, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** A goodbye as an error. */
 function refusal(code, text) {
   const word = BYES[code] ?? "refused";
   return new HiSockError(text || `the server says: ${word}`, word);
 }
 
-/** A frame 4 as an error. */
 const remote = (command, [, , code, text, data]) =>
   new RemoteError(code, text || `the handler of ${command} failed`, data);
 
-/** What goes through a handler's result, if it is a stream. */
 function iteratorOf(result) {
   if (result?.[Symbol.asyncIterator]) return result[Symbol.asyncIterator]();
   return typeof result === "object" ? result?.[Symbol.iterator]?.() : undefined;
 }
 
-// --- the client --------------------------------------------------------------------
+// --- the client
 
-/** Connect; rejects if that is refused or nobody answers. Later cuts are seen to. */
+/** Connect; rejects if that is refused, or nobody answers. */
 export async function connect(url = "/", options = {}) {
-  const first = { ...defer(), hasOpened: false };
+  const first = defer();
   new Client(addressOf(url), options, first);
   return first.promise;
 }
@@ -379,7 +349,7 @@ class Client {
   #handlers = new Map();
   #events = new Map();
 
-  // The link. `#first` is what connect() awaits, as long as it does.
+  // The link. `#first` is what connect() awaits.
   #first;
   #socket = null;
   #isOpen = false;
@@ -394,14 +364,14 @@ class Client {
   #pinged = Infinity;
   #offset = 0;
 
-  // The session: what goes on when the link does not.
+  // The session.
   #session = null;
   #lostFor = "";
   #received = 0;
   #told = 0;
   #owed = 0;
 
-  // What is sent: `#unacked` has its numbers, from `#acked` + 1 on; `#waiting` has none.
+  // What is sent: `#unacked` has numbers, from `#acked` + 1 on; `#waiting` has none.
   #waiting = [];
   #waitingSize = 0;
   #unacked = [];
@@ -414,7 +384,6 @@ class Client {
   #nextId = 1;
   #answering = new Map();
   #lastId = 0;
-  #depth = 0;
 
   // What came: `#queue` is for handlers, `#inbox` for recv().
   #queue = [];
@@ -438,24 +407,24 @@ class Client {
     this.#try();
   }
 
-  // --- what programs see -----------------------------------------------------------
+  // --- what programs see
 
-  /** What this client is called, as far as it knows. */
+  /** What this client is called. */
   get name() {
     return this.#who.name;
   }
 
-  /** The group it is in, as far as it knows. */
+  /** The group it is in. */
   get group() {
     return this.#who.group;
   }
 
-  /** Whether there is a link just now. */
+  /** Whether there is a link. */
   get isConnected() {
     return this.#isOpen;
   }
 
-  /** Have `handler(content, context)` handle a command; what it returns answers a call. */
+  /** Handle a command by `handler(content, context)`. */
   on(command, handler) {
     const isEvent = EVENTS.includes(command);
     const wantedRoster = this.#wantsRoster;
@@ -467,37 +436,37 @@ class Client {
     return remove;
   }
 
-  /** `handler(reason)`: the link is cut. */
+  /** Called with a reason when the link is cut. */
   onDrop(handler) {
     return this.#onEvent("drop", handler);
   }
 
-  /** `handler()`: it is back, and nothing was lost. */
+  /** Called when it is back. */
   onResume(handler) {
     return this.#onEvent("resume", handler);
   }
 
-  /** `handler(SessionLost)`: what a lost session costs, before anything of the next. */
+  /** Called with a `SessionLost`, before anything of the next. */
   onSessionLost(handler) {
     return this.#onEvent("lost", handler);
   }
 
-  /** `handler({ count, group })`: messages were dropped, as their sender allowed. */
+  /** Called with `{ count, group }` of messages that were dropped. */
   onGap(handler) {
     return this.#onEvent("gap", handler);
   }
 
-  /** `handler(error)`: what handlers threw, and refused names; else the console shows it. */
+  /** Called with what handlers threw, and refused names. */
   onError(handler) {
     return this.#onEvent("error", handler);
   }
 
-  /** Send a message, at once; what it returns resolves when there is room for more. */
+  /** Send a message; resolves when there is room for more. */
   send(command, content = NOTHING, { key, ttl, whenSlow } = {}) {
     const policy = whenSlow ?? (key === undefined ? "wait" : "latest");
-    const canDrop = DROPPING.includes(policy);
-    if (!canDrop && !WAITING.includes(policy)) throw invalid(`there is no whenSlow ${policy}`);
-    if (key !== undefined && policy !== "latest") throw invalid('a key means "latest"');
+    const isWrong = key !== undefined && policy !== "latest";
+    if (isWrong || !WHEN_SLOW.includes(policy)) throw invalid(`whenSlow cannot be ${policy}`);
+    const canDrop = WHEN_SLOW.indexOf(policy) > 2;
     const frame = [1, checkCommand(command), content];
     if (ttl !== undefined) frame.push(clock() + Math.ceil(check(ttl) * 1000));
     const size = this.#waitingSize + this.#unackedSize;
@@ -508,22 +477,22 @@ class Client {
     return canDrop ? Promise.resolve() : this.#roomForMore();
   }
 
-  /** Call the server's handler, and get what it returns. */
+  /** Call the server's handler. */
   call(command, content, options) {
     return this.#call(null, command, content, options);
   }
 
-  /** Go through a stream of the server's, with `for await`; leaving it ends it there. */
+  /** Begin a stream of the server's, for `for await`. */
   stream(command, content, options) {
     return this.#stream(null, command, content, options);
   }
 
-  /** Wait for the content of the next message of a command without a handler. */
+  /** Wait for the next message of a command without a handler. */
   async recv(command, options) {
     return (await this.#receive(checkCommand(command), options)).content;
   }
 
-  /** Wait for the next message without a handler: `{ command, content }`. */
+  /** Wait for the next message without a handler. */
   async recvAny(options) {
     const { command, content } = await this.#receive(undefined, options);
     return { command, content };
@@ -539,12 +508,12 @@ class Client {
     this.#rename("group", 10, group);
   }
 
-  /** Say goodbye; resolves when the server has heard it, or after 1 s. */
+  /** Say goodbye; resolves when that is heard. */
   close() {
     return (this.#closing ??= this.#close());
   }
 
-  // --- the link --------------------------------------------------------------------
+  // --- the link
 
   #after(delay, timer, act) {
     this.#timers[timer] ??= setTimeout(() => {
@@ -597,7 +566,6 @@ class Client {
     this.#tell([36, { ...this.#who, proto: 2, now: clock(), ...session }]);
   }
 
-  /** Draw what proves that the next session is ours. */
   #begin() {
     this.#session = { sid: draw(16), token: draw(32), next: draw(32), epoch: null };
     this.#received = this.#told = this.#owed = 0;
@@ -614,19 +582,18 @@ class Client {
       else if (frame[0] === 32) this.#acknowledged(frame[1]); // all that counts by now
     } catch (error) {
       if (!error.isTheirs) throw error;
+      if (this.#hungUp) return;
       const code = error.code === "too_large" ? 6 : 5;
       this.#hangUp(4000 + code, code, error.message);
       this.#end(error.message, error);
     }
   }
 
-  /** What comes before the welcome. */
   #greet([kind, fields, text, retry], proof) {
-    if (kind === 35) return this.#refused(fields, text, retry);
-    if (kind !== 37) throw broken("a message came before the welcome");
-    if (fields.proto !== 2) throw broken(`the server speaks version ${fields.proto}`);
-    if (fields.auth !== true) return this.#welcome(fields);
-    return this.#tell([38, proof]);
+    if (kind === 35) return this.#goodbye(fields, text, retry);
+    if (kind !== 37) throw broken("wrong frame");
+    if (fields.proto !== 2) throw broken("wrong version");
+    return fields.auth === true ? this.#tell([38, proof]) : this.#welcome(fields);
   }
 
   #welcome({ sid, epoch, got = 0, resumed, reason, missed, now = 0, name = null, group = null }) {
@@ -634,14 +601,14 @@ class Client {
     // Without an epoch we have heard nothing of it, whatever the server thinks.
     const goesOn = resumed === true && Boolean(session?.epoch);
     const isSent = got >= this.#acked && got <= this.#acked + this.#unacked.length;
-    if ((sid && sid !== session?.sid) || (goesOn && !isSent)) throw broken("a welcome is wrong");
+    if ((sid && sid !== session?.sid) || (goesOn && !isSent)) throw broken("wrong welcome");
     this.#offset = clock() - now;
     this.#backoff = FIRST_RETRY;
     if (goesOn) this.#acknowledged(got);
     else {
       this.#received = this.#owed = 0;
       this.#who = { name, group };
-      if (this.#wasWelcome) this.#startOver(this.#lostFor || reason || "unknown", missed);
+      if (this.#wasWelcome) this.#startOver(this.#lostFor || reason || "unknown", missed ?? null);
     }
     this.#lostFor = "";
     this.#wasWelcome = this.#isOpen = true;
@@ -653,6 +620,8 @@ class Client {
     }
     for (const bytes of this.#unacked) this.#socket.send(bytes);
     this.#flush();
+    this.#cancel("watch");
+    this.#watch();
     if (goesOn) this.#emit("resume");
     if (!this.#first) return;
     this.#first.resolve(this);
@@ -664,36 +633,36 @@ class Client {
     });
   }
 
-  /** Another session begins: say what the lost one costs. */
   #startOver(reason, missed) {
-    const unacked = this.#forget();
-    const text = `the session is lost (${reason}); ${unacked.length} messages may be, too`;
-    const error = new SessionLost(text, reason, unacked, missed);
-    this.#failCalls(error);
+    this.#failCalls(this.#lose(reason, missed));
     this.#lookForRoom();
     this.#renames = { name: 0, group: 0 };
-    this.#emit("lost", error);
     if (this.#wantsRoster) this.#post([11, true]);
   }
 
-  /** Forget what was to be sent; the messages and calls among it. */
-  #forget() {
+  /** Forget what was to be sent, and tell of the messages and calls among it. */
+  #lose(reason, missed) {
     const frames = [...this.#unacked, ...this.#waiting.map(({ bytes }) => bytes)];
     this.#unacked = [];
     this.#waiting = [];
     this.#acked = this.#unackedSize = this.#waitingSize = 0;
-    return frames
+    const unacked = frames
       .map((bytes) => (bytes.length ? unpack(bytes) : [14]))
       .filter(([kind]) => kind <= 2)
       .map(([kind, ...fields]) => ({ command: fields[kind - 1], content: fields[kind] }));
+    const text = `the session is over (${reason}); ${unacked.length} messages may be lost`;
+    const error = new SessionLost(text, reason, unacked, missed);
+    if (missed !== undefined || unacked.length) this.#emit("lost", error);
+    return error;
   }
 
-  /** A goodbye instead of the welcome. */
-  #refused(code = 0, text = "", retry = null) {
+  #goodbye(code = 0, text = "", retry = null) {
     const error = refusal(code, text);
-    const isVerdict = code <= 17 && code !== 16;
-    if (retry === null || (isVerdict && this.#first)) return this.#end(error.message, error);
-    if (code === 3 && this.#session) {
+    if (retry === null || this.#first) {
+      this.#hangUp(1000, 0, "");
+      return this.#end(error.message, error);
+    }
+    if (code === 3 && this.#session && !this.#isOpen) {
       this.#lostFor ||= "unauthorized";
       this.#begin(); // what was sent is reported with the next welcome
     }
@@ -709,11 +678,11 @@ class Client {
     else this.#drop(reason || `the connection is cut (${code})`);
   }
 
-  /** The link is gone; try again, but not before the server wants it. */
+  /** The link is gone; try again. */
   #drop(reason, least = null) {
     const wasOpen = this.#isOpen;
     this.#detach();
-    const isLate = clock() - this.#began > this.#patience;
+    const isLate = clock() - this.#began > PATIENCE;
     if (this.#first && (isLate || !this.#first.hasOpened)) {
       const text = `nobody answers at ${this.#url}`;
       return this.#end(text, new HiSockError(text, "server_not_running"));
@@ -733,36 +702,28 @@ class Client {
     for (const timer in this.#timers) this.#cancel(timer);
   }
 
-  /** Say goodbye, and close. */
   #hangUp(closeCode, code, text) {
     if (this.#isOpen && this.#session) this.#acknowledge();
     this.#tell([35, code, text, null]);
     if (closeCode) this.#socket.close(closeCode, text);
   }
 
-  /** It is over for good, and not by us. */
+  /** It is over, not by us. */
   #end(text, cause) {
     this.#stop(text, cause);
     this.#detach();
-    this.#reportUnacked();
+    this.#lose("closed");
     this.#emit("force_disconnect", this.#ended);
     this.#first?.reject(cause);
     this.#first = null;
   }
 
-  /** Whoever waits, or will send, is told why not. */
   #stop(text, cause) {
     this.#ended = new HiSockError(`disconnected: ${text}`, "disconnected", { cause });
     globalThis.removeEventListener?.("online", this.#online);
     this.#failCalls(new SessionLost(`no answer came: ${text}`));
     for (const receiver of this.#receivers.splice(0)) receiver.reject(this.#ended);
     this.#room?.reject(this.#ended);
-  }
-
-  #reportUnacked() {
-    const unacked = this.#forget();
-    const text = `it ended before ${unacked.length} messages were acknowledged`;
-    if (unacked.length) this.#emit("lost", new SessionLost(text, "closed", unacked));
   }
 
   async #close() {
@@ -781,41 +742,34 @@ class Client {
     }
     if (socket?.readyState < 2) socket.close(1000); // else its session would live on
     this.#detach();
-    this.#reportUnacked();
+    this.#lose("closed");
   }
 
-  get #patience() {
-    return (this.#options.deadAfter || 20) * 1000;
-  }
-
-  /** Ask after half of `deadAfter` whether somebody is there; after as long give up. */
+  /** Ping after half of `deadAfter`; after as long give up. */
   #watch() {
-    const half = this.#patience / 2;
+    const half = (this.#isOpen ? this.#options.deadAfter * 1000 : PATIENCE) / 2;
+    if (!half) return;
     const quiet = clock() - this.#heard;
     // Timers sleep with the computer: only a ping without an answer proves silence.
-    const isGone = this.#isOpen ? clock() - this.#pinged >= half : quiet >= 2 * half;
+    const isGone = this.#isOpen ? clock() - this.#pinged >= half : quiet >= PATIENCE;
     if (isGone) return this.#drop("nothing came for too long");
-    if (this.#isOpen && quiet >= half && this.#pinged === Infinity && this.#options.deadAfter) {
+    if (this.#isOpen && quiet >= half && this.#pinged === Infinity) {
       this.#pinged = clock();
-      this.#tell([33, this.#pinged % 0x10000]);
+      this.#tell([33, 0]);
     }
-    return this.#after(quiet < half ? half - quiet : half, "watch", () => this.#watch());
+    this.#after(quiet < half ? half - quiet : half, "watch", () => this.#watch());
   }
 
-  // --- what goes -------------------------------------------------------------------
+  // --- what goes
 
-  #checkOpen() {
-    if (this.#ended) throw this.#ended;
-  }
-
-  /** Say what has no number. */
+  /** Send what has no number. */
   #tell(frame) {
     this.#socket.send(pack(frame));
   }
 
-  /** Send what has one, in order; it gets it on the way to the wire. */
+  /** Send what gets one on its way to the wire. */
   #post(frame, { policy, command, key } = {}) {
-    this.#checkOpen();
+    if (this.#ended) throw this.#ended;
     const bytes = pack(frame);
     if (bytes.length > LARGEST) {
       throw invalid(`a message has at most ${LARGEST} bytes`, "message_too_large");
@@ -823,10 +777,10 @@ class Client {
     const waiting = this.#waiting;
     if (policy === "drop_newest" && this.#isFull) return this.#putGap(waiting.length);
     if (policy === "latest") {
-      const isOld = (each) => each.policy && each.command === command && each.key === key;
+      const isOld = (each) => each.policy === policy && each.command === command && each.key === key;
       this.#takeOut(waiting.findIndex(isOld));
     }
-    const entry = { bytes, policy: DROPPING.includes(policy) && policy, command, key };
+    const entry = { bytes, policy, command, key };
     waiting.push(entry);
     this.#waitingSize += bytes.length;
     this.#flush();
@@ -846,14 +800,12 @@ class Client {
     if (at >= 0) this.#waitingSize -= this.#waiting.splice(at, 1)[0].bytes.length;
   }
 
-  /** Note that a message is missing there; adjacent ones are one gap. */
   #putGap(at) {
     const before = this.#waiting[at - 1];
     if (before?.gap) before.gap += 1;
     else this.#waiting.splice(at, 0, { gap: 1, bytes: NOTHING });
   }
 
-  /** Write what waits, unless it could be in vain: there it can still be dropped. */
   #flush(whole = false) {
     if (!this.#isOpen) return;
     const waiting = this.#waiting;
@@ -872,7 +824,7 @@ class Client {
     }
     waiting.splice(0, count);
     this.#lookForRoom();
-    // Nothing tells when the socket has sent what it holds.
+    // No event tells when the socket has room.
     if (waiting.length || this.#room) this.#after(10, "poll", () => this.#flush());
   }
 
@@ -887,11 +839,10 @@ class Client {
     this.#room = null;
   }
 
-  /** The server has all up to this number. */
   #acknowledged(number) {
     const count = number - this.#acked;
     if (count <= 0) return;
-    if (count > this.#unacked.length) throw broken("it acknowledged what was not sent");
+    if (count > this.#unacked.length) throw broken("wrong acknowledgement");
     for (const bytes of this.#unacked.splice(0, count)) this.#unackedSize -= bytes.length;
     this.#acked = number;
     this.#flush();
@@ -904,7 +855,7 @@ class Client {
     this.#renames[key] += 1;
   }
 
-  // --- what comes ------------------------------------------------------------------
+  // --- what comes
 
   #take(frame, size) {
     const [kind, first, second, third] = frame;
@@ -914,18 +865,12 @@ class Client {
         return this.#message(first, second, this.#deadline(third), size);
       case 2:
         return this.#request(frame, size);
-      case 3:
-      case 4:
-      case 5:
-      case 6:
+      case 3: case 4: case 5: case 6:
         return this.#asked.get(first)?.take(frame);
-      case 7:
-      case 8:
+      case 7: case 8:
         return this.#steer(this.#answering.get(first), second);
-      case 9:
-        return this.#enqueue(() => this.#holds("name", first));
-      case 10:
-        return this.#enqueue(() => this.#holds("group", first));
+      case 9: case 10:
+        return this.#enqueue(() => this.#holds(kind === 9 ? "name" : "group", first));
       case 12:
         return this.#emit("client_connect", first);
       case 13:
@@ -939,7 +884,7 @@ class Client {
       case 35:
         return this.#goodbye(first, second, third);
       case 37:
-        throw broken("a second welcome came");
+        throw broken("wrong welcome");
     }
     return undefined;
   }
@@ -947,17 +892,13 @@ class Client {
   #owe(size) {
     this.#received += 1;
     this.#owed += size;
-    const isDue = this.#received - this.#told >= ACK_FRAMES || this.#owed >= ACK_SIZE;
-    if (isDue && this.#queueSize < INBOX_SIZE) this.#acknowledge();
-    else this.#acknowledgeSoon();
+    this.#acknowledgeIf(this.#received - this.#told >= ACK_FRAMES || this.#owed >= ACK_SIZE);
   }
 
-  #acknowledgeSoon() {
-    this.#after(ACK_DELAY, "ack", () => {
-      // Handlers that are behind withhold it: so a server learns to be slower.
-      if (this.#queueSize < INBOX_SIZE) this.#acknowledge();
-      else this.#acknowledgeSoon();
-    });
+  /** Not while handlers are behind: so the server learns of it. */
+  #acknowledgeIf(isDue) {
+    if (isDue && this.#queueSize < INBOX_SIZE) this.#acknowledge();
+    else this.#after(ACK_DELAY, "ack", () => this.#acknowledgeIf(true));
   }
 
   #acknowledge() {
@@ -967,14 +908,6 @@ class Client {
     this.#tell([32, this.#received]);
   }
 
-  #goodbye(code = 0, text = "", retry = null) {
-    const error = refusal(code, text);
-    if (retry !== null) return this.#drop(error.message, retry);
-    this.#hangUp(1000, 0, "");
-    return this.#end(error.message, error);
-  }
-
-  /** The server says which name or group holds. */
   #holds(key, holds) {
     const wanted = this.#who[key];
     this.#renames[key] -= 1;
@@ -984,7 +917,6 @@ class Client {
     this.#report(new HiSockError(`the server refuses the ${key} ${wanted}`, code));
   }
 
-  /** On our own clock; the next link may know another offset. */
   #deadline(ttl) {
     return typeof ttl === "number" ? ttl + this.#offset + 1 : Infinity;
   }
@@ -1016,7 +948,6 @@ class Client {
     };
   }
 
-  /** Keep a message without a handler for whoever receives. */
   #keep(mail) {
     const { command, size, deadline } = mail;
     if (deadline < clock()) return;
@@ -1036,7 +967,6 @@ class Client {
     }
   }
 
-  /** Take messages out of the inbox. */
   #pick(isWanted) {
     const picked = this.#inbox.filter(isWanted);
     if (picked.length) this.#inbox = this.#inbox.filter((mail) => !picked.includes(mail));
@@ -1048,7 +978,7 @@ class Client {
     this.#pick(({ deadline }) => deadline < clock());
     const mail = this.#inbox.find((each) => (command ?? each.command) === each.command);
     if (mail) return this.#pick((each) => each === mail)[0];
-    this.#checkOpen();
+    if (this.#ended) throw this.#ended;
     const receiver = { command, ...defer() };
     this.#receivers.push(receiver);
     return waitFor(receiver.promise, timeout, command ?? "a message", () => {
@@ -1056,7 +986,7 @@ class Client {
     });
   }
 
-  /** Give what waits in the inbox to handlers: it came before all that is queued. */
+  /** What waits in the inbox came before all that is queued. */
   #handOver() {
     const mails = this.#pick(({ command }) => this.#handlerOf(command));
     const jobs = mails.map((mail) => ({ run: () => this.#deliver(mail), size: 0 }));
@@ -1064,7 +994,7 @@ class Client {
     queueMicrotask(() => this.#pump());
   }
 
-  // --- handlers, one after the other -------------------------------------------------
+  // --- handlers, one after the other
 
   #enqueue(run, size = 0) {
     this.#queue.push({ run, size });
@@ -1087,7 +1017,6 @@ class Client {
     this.#isPumping = false;
   }
 
-  /** Call a handler; a promise until its end, if that takes longer. */
   #run(command, call) {
     const failed = (cause) => this.#failed(command, cause);
     try {
@@ -1136,12 +1065,11 @@ class Client {
     return this.#events.has("client_connect") || this.#events.has("client_disconnect");
   }
 
-  // --- calls and streams of ours -----------------------------------------------------
+  // --- calls and streams of ours
 
-  /** Send a request; `asked` is told what comes of it. */
   #ask(asked, command, content, credit, timeout, within) {
     if (this.#asked.size >= OPEN_CALLS) {
-      throw new HiSockError("too many calls and streams are open", "overloaded");
+      throw new HiSockError("too many calls are open", "overloaded");
     }
     const id = this.#nextId;
     const ttl = timeout === null ? null : clock() + Math.ceil(check(timeout) * 1000);
@@ -1151,7 +1079,6 @@ class Client {
     return id;
   }
 
-  /** Wait no longer, and tell the server. */
   #giveUp(id) {
     if (this.#asked.delete(id)) this.#post([8, id]);
   }
@@ -1159,7 +1086,7 @@ class Client {
   async #call(within, command, content = null, { timeout = 30 } = {}) {
     const { promise, resolve, reject } = defer();
     const take = (frame) => {
-      if (frame[0] > 4) throw broken("a call is answered by a stream");
+      if (frame[0] > 4) throw broken("wrong answer");
       this.#asked.delete(id);
       if (frame[0] === 4) reject(remote(command, frame));
       else resolve(frame[2]);
@@ -1175,7 +1102,7 @@ class Client {
       stream.news.resolve();
     };
     stream.take = (frame) => {
-      if (frame[0] === 3 || stream.items.length >= WINDOW) throw broken("a stream has no credit");
+      if (frame[0] === 3 || stream.items.length >= WINDOW) throw broken("wrong answer");
       if (frame[0] === 5) stream.items.push(frame[2]);
       else this.#asked.delete(id);
       if (frame[0] !== 5) stream.fail(frame[0] === 4 ? remote(command, frame) : null);
@@ -1222,28 +1149,23 @@ class Client {
     this.#lastId = 0;
   }
 
-  // --- calls and streams of the server's -----------------------------------------------
+  // --- calls and streams of the server's
 
   #request([, id, command, content, credit = 0, ttl, within], size) {
-    if (id % 2 || id <= this.#lastId) throw broken("the id of a request is not new");
+    if (id % 2 || id <= this.#lastId) throw broken("wrong id");
     this.#lastId = id;
     const deadline = this.#deadline(ttl);
     const answering = { id, command, content, credit, deadline, isStream: credit > 0, wake() {} };
-    const isNested = this.#asked.has(within);
-    if (this.#answering.size >= OPEN_CALLS || (isNested && this.#depth >= NESTED)) {
-      this.#post([4, id, "overloaded", "too many calls are open, or nested"]);
+    answering.isNested = this.#asked.has(within);
+    const nested = [...this.#answering.values()].filter(({ isNested }) => isNested);
+    if (this.#answering.size >= OPEN_CALLS || nested.length >= NESTED) {
+      this.#post([4, id, "overloaded", "too many calls are open"]);
       return;
     }
     this.#answering.set(id, answering);
-    if (isNested) this.#nest(answering);
+    // At once, if a handler here may wait for it.
+    if (answering.isNested) this.#answer(answering);
     else this.#enqueue(() => this.#answer(answering), size);
-  }
-
-  /** Answer out of order: a handler here may wait for what comes of that. */
-  async #nest(answering) {
-    this.#depth += 1;
-    await this.#answer(answering);
-    this.#depth -= 1;
   }
 
   async #answer(answering) {
@@ -1264,7 +1186,6 @@ class Client {
     }
   }
 
-  /** Send items as long as there is credit for them, and room. */
   async #produce(answering, items) {
     try {
       while (!answering.isOver) {
@@ -1283,7 +1204,6 @@ class Client {
     return this.#run(answering.command, () => items.return?.());
   }
 
-  /** Our last word on a request, if anybody wants it. */
   #finish(answering, frame) {
     if (answering.isOver) return;
     this.#post(frame); // which may refuse it
