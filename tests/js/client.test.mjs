@@ -1,16 +1,20 @@
 // What hisock.js promises, against a real server.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { after, before, test } from "node:test";
 
 import { CommandError, HiSockError, RemoteError, SessionLost, connect } from "../../src/hisock/web/static/hisock.js";
 import { atEnd, hurry, later, next, startProxy, startServer } from "./world.mjs";
 
-async function meet(t, options = {}, ...flags) {
-  const server = await startServer(t, ...flags);
-  const client = await connect(server.url, options);
+let shared;
+before(async () => (shared = await startServer()));
+after(() => shared.stop());
+
+/** A client of the one server that most tests share. */
+async function meet(t, options = {}) {
+  const client = await connect(shared.url, options);
   atEnd(t, () => client.close());
-  return { server, client };
+  return { server: shared, client };
 }
 
 test("names, groups and the wire are what was asked for", async (t) => {

@@ -33,7 +33,7 @@ export function hurry(t) {
   atEnd(t, () => clearInterval(timer));
 }
 
-/** Start a server; it ends with the test. */
+/** Start a server; it ends with the test, if there is one. */
 export async function startServer(t, ...options) {
   const python = process.env.HISOCK_PYTHON ?? "python";
   const child = spawn(python, [SERVER, ...options], { stdio: ["pipe", "pipe", "inherit"] });
@@ -43,7 +43,8 @@ export async function startServer(t, ...options) {
     else child.stdin.end();
     await ended;
   };
-  atEnd(t, () => (child.exitCode === null && child.signalCode === null ? stop("SIGKILL") : null));
+  const isUp = () => child.exitCode === null && child.signalCode === null;
+  if (t) atEnd(t, () => (isUp() ? stop("SIGKILL") : null));
   const [line] = await once(createInterface({ input: child.stdout }), "line");
   return { port: Number(line), url: `ws://127.0.0.1:${line}`, stop };
 }

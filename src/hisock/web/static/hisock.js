@@ -1,24 +1,18 @@
-/**
- * The client of hisock; `hisock.d.ts` describes it.
- * @module
- */
+/** @module The client of hisock; `hisock.d.ts` describes it. */
 
 const BOUND = 4 * 1024 * 1024; // bytes that may wait, unwritten and unacknowledged
-const BUFFERED = 256 * 1024; // bytes in the socket, which cannot be dropped any more
+const BUFFERED = 256 * 1024; // bytes in the socket, dropped no more
 const LARGEST = 16 * 1024 * 1024;
 const INBOX = 1024;
 const INBOX_SIZE = 1024 * 1024;
 const OPEN_CALLS = 1024;
 const WINDOW = 64; // items that the producer of a stream may be ahead of its reader
 const DEEPEST = 512;
-const NESTED = 16;
 const ACK_FRAMES = 64;
 const ACK_SIZE = 64 * 1024;
 const ACK_DELAY = 200;
 const PATIENCE = 20_000;
-const LINGER = 1000;
 const FIRST_RETRY = 250;
-const LAST_RETRY = 20_000;
 
 /** Goodbyes by their code; from 16 on the client may come back. */
 const BYES = (
@@ -29,9 +23,6 @@ const CLOSE_CODES = { 1000: 0, 1002: 5, 1009: 6 };
 
 const EVENTS = ["*", "client_connect", "client_disconnect", "force_disconnect"];
 const WHEN_SLOW = ["wait", "disconnect", "raise", "drop_oldest", "drop_newest", "latest"];
-const NOTHING = new Uint8Array(0);
-
-// --- errors
 
 /** Every error of hisock; `code` is the same word as in Python. */
 export class HiSockError extends Error {
@@ -132,43 +123,33 @@ export function pack(value) {
     const at = room(8);
     view.setBigInt64(at, BigInt(seconds));
   };
-  const list = (values, deep) => {
-    head(values.length, 0x90, 16, 0, 0xdc);
+  const list = (values, deep, short = 0x90, tag = 0xdc, count = values.length) => {
+    head(count, short, 16, 0, tag);
     for (const each of values) write(each, deep);
   };
-  const map = (entries, deep) => {
-    head(entries.length, 0x80, 16, 0, 0xde);
-    for (const each of entries.flat()) write(each, deep);
-  };
   const object = (value, deep) => {
+    const map = (entries) => list(entries.flat(), deep, 0x80, 0xde, entries.length);
     if (deep > DEEPEST) throw refuse("what is too deep, or contains itself");
     if (Array.isArray(value)) list(value, deep);
     else if (value instanceof ArrayBuffer) binary(new Uint8Array(value));
     else if (value instanceof Uint8Array) binary(value);
     else if (value instanceof Date) date(value.getTime());
-    else if (value instanceof Map) map([...value], deep);
+    else if (value instanceof Map) map([...value]);
     else if (isThenable(value)) throw refuse("a Promise; await it first");
     else if (value[Symbol.iterator]) list([...value], deep);
-    else map(Object.entries(value).filter(([, each]) => each !== undefined), deep);
+    else map(Object.entries(value).filter(([, each]) => each !== undefined));
   };
   const write = (value, deep) => {
-    switch (typeof value) {
-      case "string":
-        return text(value);
-      case "number":
-        return Number.isSafeInteger(value) ? integer(value) : number(0xcb, value);
-      case "bigint":
-        if (value >= -(2n ** 63n) && value < 2n ** 64n) return integer(value);
-        throw refuse("an integer of more than 64 bits; send it as text");
-      case "boolean":
-        return byte(value ? 0xc3 : 0xc2);
-      case "object":
-        if (value) return object(value, deep + 1); // falls through
-      case "undefined":
-        return byte(0xc0);
-      default:
-        throw refuse(`a ${typeof value}`);
-    }
+    const kind = typeof value;
+    if (isText(value)) text(value);
+    else if (value === null || kind === "undefined") byte(0xc0);
+    else if (kind === "boolean") byte(value ? 0xc3 : 0xc2);
+    else if (kind === "object") object(value, deep + 1);
+    else if (Number.isSafeInteger(value)) integer(value);
+    else if (kind === "number") number(0xcb, value);
+    else if (kind !== "bigint") throw refuse(`a ${kind}`);
+    else if (value >= -(2n ** 63n) && value < 2n ** 64n) integer(value);
+    else throw refuse("more than 64 bits");
   };
 
   write(value, 0);
@@ -181,7 +162,6 @@ export function unpack(data) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   let place = 0;
 
-  // Before anything is set aside for it.
   const need = (count) => {
     if (count > bytes.length - place) throw RangeError();
     return count;
@@ -248,7 +228,7 @@ const FITS = {
   o: (value) => value?.constructor === Object,
   l: Array.isArray,
 };
-/** What servers send, by kind; behind "?" it may be missing, capitals may be null. */
+/** What servers send; behind "?" it may be missing, capitals may be null. */
 const FRAMES = {
   1: "Sa?N", 2: "isa?nNN", 3: "ia", 4: "iss?a", 5: "ia", 6: "i", 7: "ii", 8: "i", 9: "S",
   10: "S", 12: "o", 13: "o", 14: "i?S", 15: "ll", 32: "n", 33: "z", 34: "z", 35: "?zsN", 37: "o",
@@ -270,14 +250,12 @@ function readFrame(data) {
   return frame;
 }
 
-// --- small things
-
 const clock = () => Math.floor(performance.now());
 
 function defer() {
   const deferred = {};
   deferred.promise = new Promise((resolve, reject) => Object.assign(deferred, { resolve, reject }));
-  deferred.promise.catch(() => {}); // who does not wait for it need not care
+  deferred.promise.catch(() => {}); // nobody has to wait for it
   return deferred;
 }
 
@@ -298,7 +276,7 @@ function check(seconds) {
 
 function checkName(name) {
   if (name === null || (isText(name) && /^[^\0-\x1f\x7f-\x9f]{0,255}$/.test(name))) return name;
-  throw invalid("a name is text of up to 255 bytes, or null", "invalid_name");
+  throw invalid("a name is text, or null", "invalid_name");
 }
 
 function checkCommand(command) {
@@ -308,8 +286,8 @@ function checkCommand(command) {
 
 function addressOf(url) {
   try {
-    const { href } = new URL(url, globalThis.location?.href);
-    if (/^(http|ws)s?:/.test(href)) return href.replace(/^http/, "ws").replace(/#.*/, "");
+    const href = new URL(url, globalThis.location?.href).href.replace(/^http/, "ws");
+    if (/^wss?:/.test(href)) return href.split("#")[0];
   } catch {} // said below
   throw invalid("an address is like ws://host:port", "invalid_address");
 }
@@ -326,13 +304,6 @@ function refusal(code, text) {
 
 const remote = (command, [, , code, text, data]) =>
   new RemoteError(code, text || `the handler of ${command} failed`, data);
-
-function iteratorOf(result) {
-  if (result?.[Symbol.asyncIterator]) return result[Symbol.asyncIterator]();
-  return typeof result === "object" ? result?.[Symbol.iterator]?.() : undefined;
-}
-
-// --- the client
 
 /** Connect; rejects if that is refused, or nobody answers. */
 export async function connect(url = "/", options = {}) {
@@ -353,7 +324,6 @@ class Client {
   #first;
   #socket = null;
   #isOpen = false;
-  #wasWelcome = false;
   #ended = null;
   #closing = null;
   #hungUp = null;
@@ -390,15 +360,15 @@ class Client {
   #queueSize = 0;
   #place = 0;
   #isPumping = true;
-  #inbox = [];
+  #inbox = new Set();
   #inboxSize = 0;
-  #receivers = [];
+  #receivers = new Set();
   #hasWarned = false;
 
   constructor(url, options, first) {
     const { WebSocket = globalThis.WebSocket, name = null, group = null } = options;
     const { token = null, resumeWindow = 30, deadAfter = 20 } = options;
-    if (!WebSocket) throw invalid("no global WebSocket is here; pass one as { WebSocket }");
+    if (!WebSocket) throw invalid("pass a { WebSocket }");
     this.#url = url;
     this.#options = { WebSocket, token, window: check(resumeWindow), deadAfter: check(deadAfter) };
     this.#who = { name: checkName(name), group: checkName(group) };
@@ -424,14 +394,12 @@ class Client {
     return this.#isOpen;
   }
 
-  /** Handle a command by `handler(content, context)`. */
+  /** Handle a command: `handler(content, context)`. */
   on(command, handler) {
     const isEvent = EVENTS.includes(command);
-    const wantedRoster = this.#wantsRoster;
-    const remove = isEvent
-      ? this.#onEvent(command, handler)
-      : this.#register(this.#handlers, checkCommand(command), handler);
-    if (this.#wantsRoster && !wantedRoster && !this.#ended) this.#post([11, true]);
+    const table = isEvent ? this.#events : this.#handlers;
+    const remove = this.#register(table, isEvent ? command : checkCommand(command), handler);
+    if (isEvent && command.startsWith("client_") && !this.#ended) this.#post([11, true]);
     this.#handOver();
     return remove;
   }
@@ -446,12 +414,12 @@ class Client {
     return this.#onEvent("resume", handler);
   }
 
-  /** Called with a `SessionLost`, before anything of the next. */
+  /** Called with a `SessionLost`, before all else. */
   onSessionLost(handler) {
     return this.#onEvent("lost", handler);
   }
 
-  /** Called with `{ count, group }` of messages that were dropped. */
+  /** Called with `{ count, group }` of dropped messages. */
   onGap(handler) {
     return this.#onEvent("gap", handler);
   }
@@ -462,7 +430,7 @@ class Client {
   }
 
   /** Send a message; resolves when there is room for more. */
-  send(command, content = NOTHING, { key, ttl, whenSlow } = {}) {
+  send(command, content = new Uint8Array(), { key, ttl, whenSlow } = {}) {
     const policy = whenSlow ?? (key === undefined ? "wait" : "latest");
     const isWrong = key !== undefined && policy !== "latest";
     if (isWrong || !WHEN_SLOW.includes(policy)) throw invalid(`whenSlow cannot be ${policy}`);
@@ -478,13 +446,13 @@ class Client {
   }
 
   /** Call the server's handler. */
-  call(command, content, options) {
-    return this.#call(null, command, content, options);
+  call(...call) {
+    return this.#call(null, ...call);
   }
 
   /** Begin a stream of the server's, for `for await`. */
-  stream(command, content, options) {
-    return this.#stream(null, command, content, options);
+  stream(...call) {
+    return this.#stream(null, ...call);
   }
 
   /** Wait for the next message of a command without a handler. */
@@ -529,7 +497,7 @@ class Client {
 
   async #try() {
     const { token, WebSocket } = this.#options;
-    const place = (this.#socket = { close() {} }); // until there is a socket
+    const place = (this.#socket = { close() {} });
     let socket, proof;
     try {
       proof = typeof token === "function" ? await token() : token;
@@ -537,7 +505,7 @@ class Client {
       if (proof !== null && !isText(proof)) throw invalid("a token is text, or null");
       socket = this.#socket = new WebSocket(this.#url);
     } catch (error) {
-      if (this.#first) this.#end(error.message, error);
+      if (this.#first) this.#end(error);
       else if (this.#socket === place) this.#drop(error.message);
       return;
     }
@@ -579,13 +547,13 @@ class Client {
       const frame = readFrame(data);
       if (this.#isOpen) this.#take(frame, data.byteLength);
       else if (!this.#hungUp) this.#greet(frame, proof);
-      else if (frame[0] === 32) this.#acknowledged(frame[1]); // all that counts by now
+      else if (frame[0] === 32) this.#acknowledged(frame[1]);
     } catch (error) {
       if (!error.isTheirs) throw error;
       if (this.#hungUp) return;
       const code = error.code === "too_large" ? 6 : 5;
       this.#hangUp(4000 + code, code, error.message);
-      this.#end(error.message, error);
+      this.#end(error);
     }
   }
 
@@ -608,10 +576,10 @@ class Client {
     else {
       this.#received = this.#owed = 0;
       this.#who = { name, group };
-      if (this.#wasWelcome) this.#startOver(this.#lostFor || reason || "unknown", missed ?? null);
+      if (!this.#first) this.#startOver(this.#lostFor || reason || "unknown", missed ?? null);
     }
     this.#lostFor = "";
-    this.#wasWelcome = this.#isOpen = true;
+    this.#isOpen = true;
     if (session) {
       session.epoch = epoch;
       session.token = session.next;
@@ -626,7 +594,7 @@ class Client {
     if (!this.#first) return;
     this.#first.resolve(this);
     this.#first = null;
-    // Who awaits that goes on first, and registers handlers.
+    // Who awaits that goes on first.
     setTimeout(() => {
       this.#isPumping = false;
       this.#pump();
@@ -637,10 +605,10 @@ class Client {
     this.#failCalls(this.#lose(reason, missed));
     this.#lookForRoom();
     this.#renames = { name: 0, group: 0 };
-    if (this.#wantsRoster) this.#post([11, true]);
+    if (EVENTS.slice(1, 3).some((event) => this.#events.has(event))) this.#post([11, true]);
   }
 
-  /** Forget what was to be sent, and tell of the messages and calls among it. */
+  /** Forget what was to be sent, and tell of it. */
   #lose(reason, missed) {
     const frames = [...this.#unacked, ...this.#waiting.map(({ bytes }) => bytes)];
     this.#unacked = [];
@@ -650,8 +618,7 @@ class Client {
       .map((bytes) => (bytes.length ? unpack(bytes) : [14]))
       .filter(([kind]) => kind <= 2)
       .map(([kind, ...fields]) => ({ command: fields[kind - 1], content: fields[kind] }));
-    const text = `the session is over (${reason}); ${unacked.length} messages may be lost`;
-    const error = new SessionLost(text, reason, unacked, missed);
+    const error = new SessionLost(`the session is over: ${reason}`, reason, unacked, missed);
     if (missed !== undefined || unacked.length) this.#emit("lost", error);
     return error;
   }
@@ -660,7 +627,7 @@ class Client {
     const error = refusal(code, text);
     if (retry === null || this.#first) {
       this.#hangUp(1000, 0, "");
-      return this.#end(error.message, error);
+      return this.#end(error);
     }
     if (code === 3 && this.#session && !this.#isOpen) {
       this.#lostFor ||= "unauthorized";
@@ -669,13 +636,12 @@ class Client {
     return this.#drop(error.message, retry);
   }
 
-  #lost(socket, code = 1006, reason = "") {
+  #lost(socket, code, reason) {
     if (socket !== this.#socket) return;
     const bye = CLOSE_CODES[code] ?? code - 4000;
-    const error = refusal(bye, reason);
     if (this.#hungUp) this.#hungUp.resolve();
-    else if (bye >= 0 && bye < 16) this.#end(error.message, error);
-    else this.#drop(reason || `the connection is cut (${code})`);
+    else if (bye >= 0 && bye < 16) this.#goodbye(bye, reason);
+    else this.#drop(reason || "the connection is cut");
   }
 
   /** The link is gone; try again. */
@@ -684,15 +650,14 @@ class Client {
     this.#detach();
     const isLate = clock() - this.#began > PATIENCE;
     if (this.#first && (isLate || !this.#first.hasOpened)) {
-      const text = `nobody answers at ${this.#url}`;
-      return this.#end(text, new HiSockError(text, "server_not_running"));
+      return this.#end(new HiSockError(`nobody answers at ${this.#url}`, "server_not_running"));
     }
     if (wasOpen && !this.#session) this.#failCalls(new SessionLost(reason));
     if (wasOpen) this.#emit("drop", reason);
     const chance = Math.random();
     const delay = least === null ? chance * this.#backoff : least * (1 + chance);
-    this.#backoff = Math.min(LAST_RETRY, 2 * this.#backoff);
-    return this.#after(delay, "retry", () => this.#try());
+    this.#backoff = Math.min(20_000, 2 * this.#backoff);
+    this.#after(delay, "retry", () => this.#try());
   }
 
   #detach() {
@@ -709,8 +674,8 @@ class Client {
   }
 
   /** It is over, not by us. */
-  #end(text, cause) {
-    this.#stop(text, cause);
+  #end(cause) {
+    this.#stop(cause);
     this.#detach();
     this.#lose("closed");
     this.#emit("force_disconnect", this.#ended);
@@ -718,11 +683,11 @@ class Client {
     this.#first = null;
   }
 
-  #stop(text, cause) {
-    this.#ended = new HiSockError(`disconnected: ${text}`, "disconnected", { cause });
+  #stop(cause) {
+    this.#ended = new HiSockError(`disconnected: ${cause.message}`, "disconnected", { cause });
     globalThis.removeEventListener?.("online", this.#online);
-    this.#failCalls(new SessionLost(`no answer came: ${text}`));
-    for (const receiver of this.#receivers.splice(0)) receiver.reject(this.#ended);
+    this.#failCalls(new SessionLost(`no answer came: ${cause.message}`));
+    for (const receiver of this.#receivers) receiver.reject(this.#ended);
     this.#room?.reject(this.#ended);
   }
 
@@ -730,14 +695,14 @@ class Client {
     if (this.#ended) return;
     this.#queue = [];
     this.#place = this.#queueSize = 0;
-    this.#stop("this program has closed it");
+    this.#stop(refusal(0, "closed by this program"));
     const socket = this.#socket;
     if (this.#isOpen) {
       this.#flush(true);
-      this.#hangUp(0, 0, "closed by this program");
-      this.#isOpen = false;
       this.#hungUp = defer();
-      this.#after(LINGER, "linger", this.#hungUp.resolve);
+      this.#hangUp(0, 0, "");
+      this.#isOpen = false;
+      this.#after(1000, "linger", this.#hungUp.resolve);
       await this.#hungUp.promise;
     }
     if (socket?.readyState < 2) socket.close(1000); // else its session would live on
@@ -750,7 +715,7 @@ class Client {
     const half = (this.#isOpen ? this.#options.deadAfter * 1000 : PATIENCE) / 2;
     if (!half) return;
     const quiet = clock() - this.#heard;
-    // Timers sleep with the computer: only a ping without an answer proves silence.
+    // Timers sleep with computers: only an unanswered ping proves silence.
     const isGone = this.#isOpen ? clock() - this.#pinged >= half : quiet >= PATIENCE;
     if (isGone) return this.#drop("nothing came for too long");
     if (this.#isOpen && quiet >= half && this.#pinged === Infinity) {
@@ -803,7 +768,7 @@ class Client {
   #putGap(at) {
     const before = this.#waiting[at - 1];
     if (before?.gap) before.gap += 1;
-    else this.#waiting.splice(at, 0, { gap: 1, bytes: NOTHING });
+    else this.#waiting.splice(at, 0, { gap: 1, bytes: [] });
   }
 
   #flush(whole = false) {
@@ -824,7 +789,7 @@ class Client {
     }
     waiting.splice(0, count);
     this.#lookForRoom();
-    // No event tells when the socket has room.
+    // No event tells of that.
     if (waiting.length || this.#room) this.#after(10, "poll", () => this.#flush());
   }
 
@@ -862,7 +827,7 @@ class Client {
     if (kind < 32 && this.#session) this.#owe(size);
     switch (kind) {
       case 1:
-        return this.#message(first, second, this.#deadline(third), size);
+        return this.#message({ command: first, content: second, deadline: this.#deadline(third), size });
       case 2:
         return this.#request(frame, size);
       case 3: case 4: case 5: case 6:
@@ -886,7 +851,6 @@ class Client {
       case 37:
         throw broken("wrong welcome");
     }
-    return undefined;
   }
 
   #owe(size) {
@@ -909,21 +873,18 @@ class Client {
   }
 
   #holds(key, holds) {
-    const wanted = this.#who[key];
     this.#renames[key] -= 1;
-    if (this.#renames[key] > 0 || wanted === holds) return; // else a later answer counts
+    if (this.#renames[key] > 0 || this.#who[key] === holds) return;
     this.#who[key] = holds;
-    const code = key === "name" ? "rename_refused" : "regroup_refused";
-    this.#report(new HiSockError(`the server refuses the ${key} ${wanted}`, code));
+    this.#report(new HiSockError(`the ${key} stays ${holds}`, `re${key}_refused`));
   }
 
   #deadline(ttl) {
     return typeof ttl === "number" ? ttl + this.#offset + 1 : Infinity;
   }
 
-  #message(command, content, deadline, size) {
-    const mail = { command, content, deadline, size };
-    if (this.#handlerOf(command)) this.#enqueue(() => this.#deliver(mail), size);
+  #message(mail) {
+    if (this.#handlerOf(mail.command)) this.#enqueue(() => this.#deliver(mail), mail.size);
     else this.#keep(mail);
   }
 
@@ -937,8 +898,7 @@ class Client {
     const { command, content, deadline } = mail;
     const handler = this.#handlerOf(command);
     if (!handler) return this.#keep(mail); // taken away meanwhile
-    if (deadline < clock()) return undefined;
-    return this.#run(command, () => handler(content, this.#context(null)));
+    if (deadline >= clock()) return this.#run(command, () => handler(content, this.#context(null)));
   }
 
   #context(within) {
@@ -951,44 +911,46 @@ class Client {
   #keep(mail) {
     const { command, size, deadline } = mail;
     if (deadline < clock()) return;
-    const at = this.#receivers.findIndex((each) => (each.command ?? command) === command);
-    if (at >= 0) {
-      this.#receivers.splice(at, 1)[0].resolve(mail);
-      return;
+    for (const receiver of this.#receivers) {
+      if ((receiver.command ?? command) === command) {
+        this.#receivers.delete(receiver);
+        receiver.resolve(mail);
+        return;
+      }
     }
-    const inbox = this.#inbox;
-    inbox.push(mail);
+    this.#inbox.add(mail);
     this.#inboxSize += size;
-    while (inbox.length > 1 && (inbox.length > INBOX || this.#inboxSize > INBOX_SIZE)) {
-      const old = inbox.shift();
-      this.#inboxSize -= old.size;
-      if (!this.#hasWarned) console.warn(`hisock: nobody handles or receives ${old.command}`);
+    for (const old of this.#inbox) {
+      if (this.#inbox.size <= INBOX && this.#inboxSize <= INBOX_SIZE) break;
+      this.#takeFromInbox(old);
+      if (!this.#hasWarned) console.warn(`hisock: nobody receives ${old.command}`);
       this.#hasWarned = true;
     }
   }
 
-  #pick(isWanted) {
-    const picked = this.#inbox.filter(isWanted);
-    if (picked.length) this.#inbox = this.#inbox.filter((mail) => !picked.includes(mail));
-    for (const { size } of picked) this.#inboxSize -= size;
-    return picked;
+  #takeFromInbox(mail) {
+    this.#inbox.delete(mail);
+    this.#inboxSize -= mail.size;
   }
 
   async #receive(command, { timeout = null } = {}) {
-    this.#pick(({ deadline }) => deadline < clock());
-    const mail = this.#inbox.find((each) => (command ?? each.command) === each.command);
-    if (mail) return this.#pick((each) => each === mail)[0];
+    for (const mail of this.#inbox) {
+      if ((command ?? mail.command) === mail.command) {
+        this.#takeFromInbox(mail);
+        if (mail.deadline >= clock()) return mail;
+      }
+    }
     if (this.#ended) throw this.#ended;
     const receiver = { command, ...defer() };
-    this.#receivers.push(receiver);
-    return waitFor(receiver.promise, timeout, command ?? "a message", () => {
-      this.#receivers = this.#receivers.filter((each) => each !== receiver);
-    });
+    this.#receivers.add(receiver);
+    const giveUp = () => this.#receivers.delete(receiver);
+    return waitFor(receiver.promise, timeout, command ?? "a message", giveUp);
   }
 
   /** What waits in the inbox came before all that is queued. */
   #handOver() {
-    const mails = this.#pick(({ command }) => this.#handlerOf(command));
+    const mails = [...this.#inbox].filter(({ command }) => this.#handlerOf(command));
+    for (const mail of mails) this.#takeFromInbox(mail);
     const jobs = mails.map((mail) => ({ run: () => this.#deliver(mail), size: 0 }));
     this.#queue.splice(this.#place, 0, ...jobs);
     queueMicrotask(() => this.#pump());
@@ -1056,13 +1018,8 @@ class Client {
     this.#enqueue(() => {
       const handler = this.#events.get(event);
       if (handler) return this.#run(event, () => handler(argument));
-      if (event === "lost") console.warn(`hisock: ${argument.message}`);
-      return undefined;
+      if (event === "lost") console.warn("hisock:", argument);
     });
-  }
-
-  get #wantsRoster() {
-    return this.#events.has("client_connect") || this.#events.has("client_disconnect");
   }
 
   // --- calls and streams of ours
@@ -1114,7 +1071,7 @@ class Client {
     items.return = (value) => {
       this.#giveUp(id);
       stream.items = [];
-      stream.fail(null); // ends a wait that is under way
+      stream.fail(null); // ends a wait
       return stop(value);
     };
     return items;
@@ -1158,7 +1115,7 @@ class Client {
     const answering = { id, command, content, credit, deadline, isStream: credit > 0, wake() {} };
     answering.isNested = this.#asked.has(within);
     const nested = [...this.#answering.values()].filter(({ isNested }) => isNested);
-    if (this.#answering.size >= OPEN_CALLS || nested.length >= NESTED) {
+    if (this.#answering.size >= OPEN_CALLS || nested.length >= 16) {
       this.#post([4, id, "overloaded", "too many calls are open"]);
       return;
     }
@@ -1176,7 +1133,8 @@ class Client {
       const handler = this.#handlerOf(command);
       if (!handler) throw new CommandError("unknown_command", `no handler for ${command}`);
       const result = await handler(content, this.#context(id));
-      const items = isStream && iteratorOf(result);
+      const iterator = result?.[Symbol.asyncIterator] ?? result?.[Symbol.iterator];
+      const items = isStream && iterator?.call(result);
       const isAnswer = isStream ? items : typeof result?.next !== "function";
       if (!isAnswer) throw new CommandError(isStream ? "no_stream" : "only_stream");
       if (isStream) this.#produce(answering, items);
