@@ -72,6 +72,9 @@ test("what cannot be sent is refused at once, and costs nothing", async (t) => {
   assert.throws(() => client.send("a", 1, { key: 1, whenSlow: "wait" }), { code: "invalid_option" });
   assert.throws(() => client.changeName("\n"), { code: "invalid_name" });
   await assert.rejects(client.call("echo", 1, { timeout: "soon" }), { code: "invalid_option" });
+  await assert.rejects(client.recv("back", { timeout: -1 }), { code: "invalid_option" });
+  client.send("back", 1);
+  assert.equal(await client.recv("back"), 1); // and not taken by the one that failed
   assert.equal(await client.call("echo", 1), 1);
 });
 
@@ -105,6 +108,12 @@ test("a stream comes with credit, and ends there when it is left here", async (t
   await assert.rejects(slow.next(), { code: "request_timeout" });
   assert.equal(await client.call("stopped"), true);
   await assert.rejects(client.stream("echo").next(), { code: "no_stream" });
+  const full = client.stream("count", 64); // exactly what there is credit for
+  await client.call("echo");
+  const all = [];
+  for await (const n of full) all.push(n);
+  assert.equal(all.length, 64);
+  assert.equal(await client.call("stopped"), true);
   await assert.rejects(client.call("count", 1), { code: "only_stream" });
 });
 
@@ -117,6 +126,12 @@ test("handlers answer calls and streams of the server", async (t) => {
   });
   client.on("break", () => {
     throw new Error("a secret");
+  });
+  client.on("strange", () => {
+    throw new CommandError(5, "\u0041", () => {});
+  });
+  client.on("hopeless", () => {
+    throw new CommandError("x", "\ud800");
   });
   let isClosed = false;
   client.on("numbers", async function* (upto) {
@@ -133,6 +148,8 @@ test("handlers answer calls and streams of the server", async (t) => {
   await assert.rejects(ask("break"), { code: "handler_failed" });
   await assert.rejects(ask("numbers", 1), { code: "only_stream" });
   await assert.rejects(ask("unknown"), { code: "unknown_command" });
+  await assert.rejects(ask("strange"), { code: "5", message: "A", data: null });
+  await assert.rejects(ask("hopeless"), { code: "handler_failed" });
   assert.equal((await client.call("read back", ["numbers", 200, 0])).length, 200);
   isClosed = false;
   assert.equal((await client.call("read back", ["numbers", 1e9, 3])).length, 3);

@@ -213,7 +213,7 @@ export function unpack(data) {
   try {
     const value = read(0);
     if (place === bytes.length) return value;
-  } catch {} // said below
+  } catch {}
   throw broken("no MessagePack");
 }
 
@@ -288,7 +288,7 @@ function addressOf(url) {
   try {
     const href = new URL(url, globalThis.location?.href).href.replace(/^http/, "ws");
     if (/^wss?:/.test(href)) return href.split("#")[0];
-  } catch {} // said below
+  } catch {}
   throw invalid("an address is like ws://host:port", "invalid_address");
 }
 
@@ -419,7 +419,7 @@ class Client {
     return this.#onEvent("lost", handler);
   }
 
-  /** Called with `{ count, group }` of dropped messages. */
+  /** Called with a count of dropped messages. */
   onGap(handler) {
     return this.#onEvent("gap", handler);
   }
@@ -644,7 +644,6 @@ class Client {
     else this.#drop(reason || "the connection is cut");
   }
 
-  /** The link is gone; try again. */
   #drop(reason, least = null) {
     const wasOpen = this.#isOpen;
     this.#detach();
@@ -673,7 +672,6 @@ class Client {
     if (closeCode) this.#socket.close(closeCode, text);
   }
 
-  /** It is over, not by us. */
   #end(cause) {
     this.#stop(cause);
     this.#detach();
@@ -789,7 +787,6 @@ class Client {
     }
     waiting.splice(0, count);
     this.#lookForRoom();
-    // No event tells of that.
     if (waiting.length || this.#room) this.#after(10, "poll", () => this.#flush());
   }
 
@@ -941,6 +938,7 @@ class Client {
       }
     }
     if (this.#ended) throw this.#ended;
+    if (timeout !== null) check(timeout);
     const receiver = { command, ...defer() };
     this.#receivers.add(receiver);
     const giveUp = () => this.#receivers.delete(receiver);
@@ -1059,11 +1057,12 @@ class Client {
       stream.news.resolve();
     };
     stream.take = (frame) => {
-      if (frame[0] === 3 || stream.items.length >= WINDOW) throw broken("wrong answer");
-      if (frame[0] === 5) stream.items.push(frame[2]);
-      else this.#asked.delete(id);
-      if (frame[0] !== 5) stream.fail(frame[0] === 4 ? remote(command, frame) : null);
       stream.news.resolve();
+      if (frame[0] === 5) stream.items.push(frame[2]);
+      if (frame[0] === 3 || stream.items.length > WINDOW) throw broken("wrong answer");
+      if (frame[0] === 5) return;
+      this.#asked.delete(id);
+      stream.fail(frame[0] === 4 ? remote(command, frame) : null);
     };
     const id = this.#ask(stream, command, content, WINDOW, null, within);
     const items = this.#items(id, stream, timeout, command);
@@ -1113,15 +1112,15 @@ class Client {
     this.#lastId = id;
     const deadline = this.#deadline(ttl);
     const answering = { id, command, content, credit, deadline, isStream: credit > 0, wake() {} };
-    answering.isNested = this.#asked.has(within);
-    const nested = [...this.#answering.values()].filter(({ isNested }) => isNested);
-    if (this.#answering.size >= OPEN_CALLS || nested.length >= 16) {
+    const isNested = (answering.isNested = this.#asked.has(within));
+    const others = [...this.#answering.values()].filter((each) => each.isNested || !isNested);
+    if (others.length >= (isNested ? 16 : OPEN_CALLS)) {
       this.#post([4, id, "overloaded", "too many calls are open"]);
       return;
     }
     this.#answering.set(id, answering);
     // At once, if a handler here may wait for it.
-    if (answering.isNested) this.#answer(answering);
+    if (isNested) this.#answer(answering);
     else this.#enqueue(() => this.#answer(answering), size);
   }
 
@@ -1175,15 +1174,15 @@ class Client {
   }
 
   #fail(answering, error) {
-    const { id, command, isOver } = answering;
+    const { id, command } = answering;
     const isOnPurpose = error instanceof CommandError;
     const isTold = isOnPurpose || ["not_sendable", "message_too_large"].includes(error?.code);
-    const failure = isTold ? [4, id, error.code, error.message] : [4, id, "handler_failed", ""];
-    if (!isOnPurpose && !(isOver && error === this.#ended)) this.#failed(command, error);
-    try {
-      this.#finish(answering, [...failure, error?.data]);
-    } catch {
-      this.#finish(answering, failure);
+    const failure = isTold ? [4, id, String(error.code), error.message] : [4, id, "handler_failed", ""];
+    if (!isOnPurpose && error !== this.#ended) this.#failed(command, error);
+    for (const frame of [[...failure, error?.data], failure, [4, id, "handler_failed", ""]]) {
+      try {
+        return this.#finish(answering, frame);
+      } catch {} // it cannot be sent
     }
   }
 
