@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": {"engine", "handlers", "wire", "errors", "types"},
     "client": {"engine", "handlers", "wire", "errors", "types"},
     "aio": {"engine", "errors", "types"},
+    "web": {"wire", "errors", "types"},
     "utils": {"errors", "types", "wire"},
     "cli": {"hisock", "cli", "constants"},
     "__main__": {"cli"},
