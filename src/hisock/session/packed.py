@@ -11,7 +11,7 @@ from hisock.errors import RemoteProtocolError
 from hisock.session.agreement import EARLY, FirstFrame
 from hisock.session.events import Closed, Event, Messages, Opened
 from hisock.session.handshake import Handshake
-from hisock.session.states import Input, next_state
+from hisock.session.states import Input, State, next_state
 from hisock.wire import compact
 from hisock.wire.frames import Bye
 from hisock.wire.greeting import hello_of
@@ -70,4 +70,6 @@ class PackedHandshake(Handshake):
 
     def violated(self, error: RemoteProtocolError, now: float) -> list[Event]:
         """The bytes below this are not what they should be."""
+        if self.state is State.CLOSING:  # it is said already
+            return self.lost(str(error), now)
         return self._end(Input.VIOLATION, now, Closed(str(error), error))
