@@ -481,3 +481,15 @@ test("the token is asked for at each connect, and leaves when the server asks", 
   second.say(35, 3, "no longer", null);
   assert.equal((await ended.promise).cause.code, "unauthorized");
 });
+
+test("a socket that tells of an error while it is closed is let go of", async (t) => {
+  const { Socket, take } = stage(t);
+  class Eager extends Socket {
+    close() {
+      this.onerror(); // as that of Node 22 does before it is open
+    }
+  }
+  const connecting = connect("ws://there", { WebSocket: Eager });
+  (await take()).onerror();
+  await assert.rejects(connecting, { code: "server_not_running" });
+});

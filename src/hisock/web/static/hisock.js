@@ -660,9 +660,10 @@ class Client {
   }
 
   #detach() {
-    this.#socket?.close();
-    this.#socket = null;
+    const socket = this.#socket;
+    this.#socket = null; // first: close() may tell of an error at once
     this.#isOpen = false;
+    socket?.close();
     for (const timer in this.#timers) this.#cancel(timer);
   }
 
