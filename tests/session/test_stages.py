@@ -12,6 +12,7 @@ from hisock.errors import RemoteProtocolError
 from hisock.session.connection import Connection
 from hisock.session.events import Closed, Event, Messages, Opened
 from hisock.session.states import State
+from hisock.types import Limits
 from hisock.wire import compact
 from hisock.wire.classic import decode_control, encode_frame
 from hisock.wire.frames import (
@@ -156,3 +157,13 @@ def test_any_frames_in_any_stage(
     check_reaction(connection, events)
     kinds = [type(event) for event in events]
     assert kinds.count(Opened) <= 1
+
+
+def test_a_goodbye_is_not_broken_by_what_comes_behind_it() -> None:
+    """Bytes that are no WebSocket end a connection that has said goodbye already."""
+    connection = Connection(Limits(), 0.0, header_len=4, is_packed=True)
+    connection.close("enough", 0.0)
+
+    events = connection.violated(RemoteProtocolError("no WebSocket"), 0.0)
+
+    assert (events, connection.state) == ([], State.CLOSED)

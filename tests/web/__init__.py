@@ -1,1 +1,1 @@
-"""WebSocket as others speak it: the RFC's cases, other clients, and bad input."""
+"""The web: WebSocket as others speak it, pages, and the client for browsers."""

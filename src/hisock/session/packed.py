@@ -71,6 +71,6 @@ class PackedHandshake(Handshake):
 
     def violated(self, error: RemoteProtocolError, now: float) -> list[Event]:
         """The bytes below this are not what they should be."""
-        if self.state is State.CLOSING:  # behind the goodbye that is only an end
-            return self._end(Input.LOST, now, Closed(str(error), error))
+        if self.state is State.CLOSING:  # it is said already
+            return self.lost(str(error), now)
         return self._end(Input.VIOLATION, now, Closed(str(error), error))
