@@ -56,6 +56,7 @@ THIRD_PARTY = {
     "typer": {"cli"},
     "rich": {"cli"},
     "cryptography": {"engine"},
+    "prometheus_client": {"web"},
 }
 #: The modules that import asyncio, which costs 30 ms.
 OF_ASYNCIO = {

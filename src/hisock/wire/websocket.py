@@ -10,7 +10,7 @@ from __future__ import annotations
 __all__ = ("ClientSide", "ServerSide", "WebSocket")
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Final
 
@@ -26,7 +26,15 @@ from websockets.uri import parse_uri
 from hisock.wire import compact
 from hisock.wire.compact import HEADER_LEN
 from hisock.wire.frames import Bye
-from hisock.wire.http import HEAD, Head, HttpError, Response, read_head, text
+from hisock.wire.http import (
+    HEAD,
+    Head,
+    HttpError,
+    Response,
+    is_broken,
+    read_head,
+    text,
+)
 
 #: Pieces of one message; more is who makes work, not who has something to say.
 _PIECES: Final = 1024
@@ -236,9 +244,10 @@ class ServerSide(WebSocket):
         check: Raises ``HttpError`` if a request may not be asked.
         answer: The response to one that asks for no WebSocket.
         largest: As above.
+        pace: Passes the pieces of an answer on, and so knows how it goes.
     """
 
-    __slots__ = ("_answer", "_body", "_check", "_head")
+    __slots__ = ("_answer", "_body", "_check", "_head", "_pace", "_response")
 
     #: A page that is left says 1001, and does not come back.
     _goodbyes = frozenset({1000, 1001})
@@ -248,22 +257,25 @@ class ServerSide(WebSocket):
         check: Callable[[Head], None],
         answer: Callable[[Head], Response],
         largest: int,
+        pace: Callable[[Iterable[bytes]], Iterator[bytes]] = iter,
     ) -> None:
         super().__init__(ServerProtocol(max_size=largest or None, logger=_silent))
         self._check = check
         self._answer = answer
+        self._pace = pace
         self._head = b""
         self._body: Iterator[bytes] | None = None
+        self._response: Response | None = None
 
     def _feed_head(self, data: bytes) -> bytes:
         self._head += data
-        at = self._head.find(_END)
-        if at < 0 and len(self._head) <= HEAD:
+        head, end, rest = self._head.partition(_END)
+        if not end and len(head) <= HEAD and not is_broken(head):
             return b""
-        end = at + len(_END)
-        head, rest, self._head = self._head[:end], self._head[end:], b""
+        self._head = b""
+        head += end
         try:
-            if not 0 <= at <= HEAD:
+            if len(head) > HEAD:
                 words = f"a head of more than {HEAD} bytes"
                 raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, words)
             request = read_head(head)
@@ -276,15 +288,18 @@ class ServerSide(WebSocket):
             self.refusal = str(error)
             response = text(error.status, str(error))
         self._out.append(response.head)
-        self._body = iter(response.body)
+        self._response = response
+        self._body = self._pace(response.body)
         return b""
 
     def _upgrade(self, head: bytes) -> None:
         protocol = self._protocol
         assert isinstance(protocol, ServerProtocol)
         protocol.receive_data(head)
-        (asked,) = protocol.events_received()
-        assert isinstance(asked, Request)
+        asked = next(iter(protocol.events_received()), None)
+        if not isinstance(asked, Request):  # a line longer than the library reads
+            words = "a header is too long"
+            raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, words)
         response = protocol.accept(asked)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             words = bytes(response.body).decode().strip()
@@ -299,9 +314,20 @@ class ServerSide(WebSocket):
             return b""
         if piece := next(self._body, b""):
             return piece
-        self._body = None
+        self._let_go()
         self.is_over = True
         return b""
+
+    def _let_go(self) -> None:
+        self._body = None
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()
+
+    def close(self) -> None:
+        """As above; an answer that is not complete stays so."""
+        self._let_go()
+        super().close()
 
     @property
     def has_more(self) -> bool:
