@@ -79,6 +79,7 @@ OUR_WORDS = {
     ("handlers.cast", "name"),
     ("handlers.table", "n"),
     ("types", "field"),
+    ("web.files", "flag"),
     ("wire.greeting", "name"),
 }
 #: A group that is repeated and repeats something itself: ``(a+)+``.
