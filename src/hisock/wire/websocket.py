@@ -46,6 +46,9 @@ _CODES: Final = {0: 1000, 5: 1002, 6: 1009, 16: 1001}
 _REASON: Final = 123
 _BYE: Final = b"\x23"
 _END: Final = b"\r\n\r\n"
+_ANSWER: Final = b"HTTP/"
+#: First bytes of an alert and of a handshake (RFC 8446 §5.1).
+_TLS: Final = frozenset(b"\x15\x16")
 
 # What goes wrong is told by our own texts.
 _silent: Final = logging.Logger("hisock.websockets", logging.CRITICAL + 1)
@@ -369,7 +372,7 @@ class ClientSide(WebSocket):
         largest: As above.
     """
 
-    __slots__ = ("_early",)
+    __slots__ = ("_early", "_has_heard")
 
     def __init__(self, uri: str, largest: int) -> None:
         protocol = ClientProtocol(
@@ -378,12 +381,19 @@ class ClientSide(WebSocket):
         super().__init__(protocol)
         #: What is to be written once the server has gone over.
         self._early = b""
+        self._has_heard = False
         protocol.send_request(protocol.connect())
         self._note_writes()
 
     def _feed_head(self, data: bytes) -> bytes:
         protocol = self._protocol
         assert isinstance(protocol, ClientProtocol)
+        if not self._has_heard and data[:5] != _ANSWER[: len(data)]:
+            self.refusal = "what answers there speaks no HTTP"
+            if data[0] in _TLS:
+                self.refusal = "what answers there speaks TLS; use wss://"
+            return b""
+        self._has_heard = True
         protocol.receive_data(data)
         self._note_writes()
         if protocol.handshake_exc is not None:
