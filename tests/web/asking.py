@@ -29,8 +29,9 @@ def dial(address: Any, tls: ssl.SSLContext | None = None) -> socket.socket:
 
 
 def request(target: str = "/", host: str = "localhost", **headers: str) -> bytes:
-    """A request as a browser writes it."""
+    """A request as a browser writes it, but for one answer alone."""
     lines = [f"GET {target} HTTP/1.1", f"Host: {host}"]
+    headers = {"Connection": "close", **headers}
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode()
 

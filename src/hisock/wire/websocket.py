@@ -20,6 +20,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.http11 import Response as Answer
 from websockets.protocol import Protocol
+from websockets.protocol import State as PeerState
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
@@ -224,7 +225,7 @@ class WebSocket:
 
     def close(self) -> None:
         """Close, as the RFC wants it, with our code and text; once."""
-        if not self.is_open or self._protocol.close_sent is not None:
+        if self._protocol.state is not PeerState.OPEN:
             return
         said = self._said_bye or Bye(16)
         code = _CODES.get(said.code, _OWN + said.code)
