@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from hisock.errors import HiSockError, InvalidOption, RequestTimeout
 from hisock.server import ThreadedHiSockServer
 from hisock.web.metrics import METRICS
 
-from .asking import PATIENCE, ask
+from .asking import PATIENCE, ask, hear, request
 
 pytestmark = pytest.mark.timeout(15)
 
@@ -343,3 +344,17 @@ def test_the_document_names_them_all(server: ThreadedHiSockServer) -> None:
     assert shown == server.stats().keys() - {"clients"}
     samples = {key.split()[0] for key in values(page_of(server))}
     assert samples == {name for name, _, _ in expected}
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs unix sockets")
+def test_who_comes_by_a_unix_socket_is_here(tmp_path: Path) -> None:
+    """Whoever may open its file is on this machine."""
+    path = tmp_path / "s"
+    with (
+        start_threaded_server(f"unix:{path}", metrics=True),
+        socket.socket(socket.AF_UNIX) as sock,
+    ):
+        sock.settimeout(PATIENCE)
+        sock.connect(str(path))
+        sock.sendall(request("/metrics"))
+        assert hear(sock).status == 200

@@ -33,7 +33,9 @@ _ANSWER: Final = 60.0
 
 _ORIGIN: Final = re.compile(r"https?://[^/?#@*\s]+")
 _NAME: Final = re.compile(r"[0-9A-Za-z._-]+|[0-9a-fA-F:.]+")
-_LOOPBACK: Final = ("127.", "::1", "::ffff:127.", "unix")
+#: From where nobody else can call, and how the other such addresses begin.
+_HERE: Final = ("::1", "unix")
+_LOOPBACK: Final = ("127.", "::ffff:127.")
 
 _log: Final = logger("hisock.server")
 
@@ -221,13 +223,14 @@ class Website:
         """
         from hisock.wire.http import HttpError
 
-        from_here = str(link.address[0]).startswith(_LOOPBACK)
+        host = str(link.address[0])
+        from_here = host in _HERE or host.startswith(_LOOPBACK)
         try:
             return self.routes.answer(head, from_here=from_here)
         except HttpError:
             raise
         except Exception:  # whatever it is, it is no end of the server
-            _log.exception("no answer to %r", head.target[:100])
+            _log.exception("no answer to %r", head.target.partition("?")[0][:100])
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             raise HttpError(status, "the server has no answer to this") from None
 
