@@ -332,7 +332,7 @@ def test_a_wrong_errors_option(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["classic", (), [], {}, 5, ("websocket",), ("classic", 1), [["classic"]]]
+    "value", ["classic", (), [], {}, 5, ("websockets",), ("classic", 1), [["classic"]]]
 )
 def test_wires_that_nobody_speaks(value: Any) -> None:
     """Names those there are, and how they are written."""
@@ -1371,7 +1371,7 @@ def test_a_stranger_is_no_client(pair: Pair) -> None:
     strangers = [socket.create_connection(server.addr, 4) for _ in range(3)]
     for stranger, says in zip(
         strangers,
-        (b"GET / HTTP/1.1\r\n\r\n", b"99999999$", os.urandom(64) + b"\0"),
+        (b"POST / HTTP/1.1\r\n\r\n", b"99999999$", os.urandom(64) + b"\0"),
         strict=True,
     ):
         stranger.sendall(says)

@@ -56,6 +56,7 @@ THIRD_PARTY = {
     "typer": {"cli"},
     "rich": {"cli"},
     "cryptography": {"engine"},
+    "prometheus_client": {"web"},
 }
 #: The modules that import asyncio, which costs 30 ms.
 OF_ASYNCIO = {
@@ -78,6 +79,7 @@ OUR_WORDS = {
     ("handlers.cast", "name"),
     ("handlers.table", "n"),
     ("types", "field"),
+    ("web.files", "flag"),
     ("wire.greeting", "name"),
 }
 #: A group that is repeated and repeats something itself: ``(a+)+``.

@@ -56,6 +56,8 @@ class HiSockServer(ServerFace):
         allowed_origins: Sites whose pages may connect, as ``"https://example.org"``,
             beside those that this server itself serves.
         pages: A folder whose files it serves; ``index.html`` is the page of a folder.
+        metrics: Whether ``/metrics`` shows ``stats()`` to Prometheus; ``True`` to one
+            on this machine, ``"public"`` to everybody. Needs ``hisock[metrics]``.
 
     Raises:
         InvalidAddress: ``addr`` is no address.

@@ -216,7 +216,7 @@ def test_h05e_hello_without_its_prefix() -> None:
         assert stage.joined == ["honest"]
 
 
-@pytest.mark.parametrize("given", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00"])
+@pytest.mark.parametrize("given", [b"HEAD / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00"])
 def test_h06_http_or_tls(given: bytes) -> None:
     """A browser tab that meets the port is sent away at once."""
     with Stage() as stage:

@@ -172,7 +172,8 @@ def may(
     try:
         Rules(hosts, origins, scheme).check(Head("/", headers))
     except HttpError as error:
-        return error.status is not HTTPStatus.FORBIDDEN
+        refused = (HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST)
+        return error.status not in refused
     return True
 
 

@@ -226,7 +226,7 @@ def test_a_line_that_the_library_does_not_read() -> None:
     side = new_server()
     side.feed(request(A="x" * 9000))
 
-    assert side.refusal == "a line of the head is too long"
+    assert side.refusal == "a header is too long"
 
 
 def test_who_asks_too_slowly() -> None:
@@ -258,7 +258,7 @@ REFUSALS: Final = {
     b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n": "503 Busy: ",
     SWITCHED
     + b"Upgrade: h2c\r\nConnection: Upgrade\r\n\r\n": "invalid Upgrade header: h2c",
-    b"$NOTLS$        \r\n": "did not receive a valid HTTP response",
+    b"$NOTLS$        \r\n": "what answers there speaks no HTTP",
 }
 
 

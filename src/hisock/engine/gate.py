@@ -15,6 +15,7 @@ from hisock.engine.link import Link
 from hisock.engine.log import logger
 from hisock.engine.naming import Naming
 from hisock.engine.repeats import Repeats
+from hisock.engine.stats import Tally
 from hisock.engine.undelivered import accepted, undelivered
 from hisock.errors import SessionLost, Unauthorized
 from hisock.handlers.table import DROP, RESUME
@@ -70,6 +71,7 @@ class Gate:
         guard: Who says who clients are.
         naming: Which names and groups clients may have.
         sessions: Who may come back.
+        tally: What has happened to clients.
         takes_classic: Whether clients of hisock 1.1, which have no token, are checked
             like all others; else they are refused where there is a check.
     """
@@ -86,6 +88,7 @@ class Gate:
         "naming",
         "sessions",
         "takes_classic",
+        "tally",
     )
 
     def __init__(
@@ -100,6 +103,7 @@ class Gate:
         self.guard = Guard(engine, name)
         self.naming = Naming(engine, self)
         self.takes_classic = False
+        self.tally = Tally()
         #: Who is being checked.
         self._checking: set[Link] = set()
         #: Members of whom nobody has been told yet.
@@ -152,6 +156,7 @@ class Gate:
             self._engine.members.tell_others(link, Joined(dict(info)))
 
     def _tell_refused(self, link: Link, refusal: Refusal) -> None:
+        self.tally.refuse(refusal.code)
         if count := self._repeats.due(refusal.code):
             _log.warning("refused %s: %s (%d)", link.where, refusal.text, count)
 
@@ -212,6 +217,7 @@ class Gate:
             if isinstance(identity.data, dict):
                 link.info.data.update(identity.data)
         self._engine.registry.add(link)
+        self.tally.enter(link)
         link.has_joined = link.is_member = True
         self._new.add(link)
         self._let_in(link)
@@ -289,6 +295,7 @@ class Gate:
             beats=hello.beats,
         )
         replay.acknowledge(got)
+        self.tally.resumed += goes_on
         self._engine.registry.move(link, link.address[:2])
         link.inbox.append(Resumed())
         self._let_in(link)
@@ -388,6 +395,7 @@ class Gate:
 
     def end_session(self, link: Link, code: str, text: str) -> None:
         """End a session whose link is cut; under the lock."""
+        self.tally.lost_sessions += code != "closed"
         self._engine.pump.release(link)
         link.is_dropped = False
         if link.connection.session is not None:
@@ -456,7 +464,7 @@ class Gate:
         if not link.has_joined:
             _log.debug("! %s: %s", link.where, closed.reason)
             return False
-        self._engine.lock.run(self.expel, link)
+        self._engine.lock.run(self._let_out, link)
         _done_with(link.inbox, closed)
         # Behind a goodbye of ours nothing is left: it was the last to be written.
         if closed.is_cut or closed.error or link.connection.goodbye:
@@ -502,6 +510,10 @@ class Gate:
             elif isinstance(event, Presented) and not self.guard.needs_turn:
                 self._check(link, event)
         self.guard.work_off()
+
+    def _let_out(self, link: Link) -> None:
+        self.expel(link)
+        self.tally.leave(link)
 
     def expel(self, link: Link, reason: str = "unknown") -> None:
         """Take a client out of the look-ups; under the lock.

@@ -71,6 +71,7 @@ class Link:
         is_torn: Whether a KeyboardInterrupt struck between a read or write and the note
             of what it did: bytes may have come or gone unseen, so none may follow.
         address: Where the peer called from.
+        bytes_read: How many came, over all its sockets.
         replay: What was written and not acknowledged; ``None`` without a session.
         is_dropped: Whether its link is cut, but not its session.
         look_at: Bytes in ``replay`` from which somebody should look at it.
@@ -96,6 +97,7 @@ class Link:
         "_shut",
         "address",
         "allowance",
+        "bytes_read",
         "connection",
         "cut_reason",
         "ends_at",
@@ -137,21 +139,18 @@ class Link:
         self.outbox = outbox
         self.address = address
         self.inbox: list[Event] = []
-        self.has_joined = False
-        self.is_member = False
-        self.is_ready = False
-        self.is_busy = False
-        self.is_paused = False
+        self.bytes_read = self.look_at = 0
+        self.has_joined = self.is_member = False
+        self.is_ready = self.is_busy = self.is_paused = False
         self.rests_until: float | None = None
         self.allowance: Allowance | None = None
         self.paced: Messages | None = None
         self.wants_roster = True
         self.todo: list[Callable[[], object]] = []
         self._running: dict[HandlerEntry, int] | None = None
-        self.is_dropped = False
+        self.is_dropped = self.is_torn = False
         self.secure: SecureSocket | None = None
         self.replay: Replay | None = None
-        self.look_at = 0
         self.ends_at: float | None = None
         self.cut_reason = ""
         #: Brings a client back after a cut.
@@ -160,9 +159,7 @@ class Link:
         self.reader: SharedPump | None = None
         self.watched = (True, False)
         self.timer: float | None = None
-        self.is_torn = False
-        self._eof = False
-        self._shut = False
+        self._eof = self._shut = False
         #: What is being written, and then how much of it was.
         self._writing: bytes | memoryview | None = None
         self._written: list[int] = []
@@ -265,8 +262,9 @@ class Link:
         try:
             if room is None:
                 data = self.sock.recv(READ_SIZE, DONT_WAIT)
+                size = len(data)
             else:
-                data = self.sock.recv_into(room, 0, DONT_WAIT)
+                data = size = self.sock.recv_into(room, 0, DONT_WAIT)
         except OSError as error:
             self.is_torn = False
             if not isinstance(error, BlockingIOError | InterruptedError):
@@ -274,6 +272,7 @@ class Link:
             return False
         connection = self.connection
         if data:
+            self.bytes_read += size
             self.inbox += connection.feed(data, clock())
             if connection.needs_attention:
                 self.heed()
@@ -359,6 +358,7 @@ class Link:
         self.sock, self.fd, self.secure = newcomer.sock, newcomer.fd, newcomer.secure
         self.address = newcomer.address
         self.connection = newcomer.connection
+        self.bytes_read += newcomer.bytes_read
         self.watched = newcomer.watched
         self.ends_at = None
         # Its own timers and events are void; the first event was its hello.

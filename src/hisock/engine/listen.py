@@ -106,6 +106,8 @@ class Pump:
         self.is_guarded = False
         #: What goes on with who begins as HTTP, where that is served.
         self.website: Website | None = None
+        #: Clients that were cut for being too slow.
+        self.slow_consumers = 0
         #: Every link that has a socket.
         self.links: dict[Link, None] = {}
         #: Links without a socket whose session may go on; the oldest first.
@@ -524,6 +526,7 @@ class Pump:
         reason = link.outbox.check(now) if link.is_open else None
         if reason is None:
             return
+        self.slow_consumers += 1
         if link.connection.session is not None:
             link.cut_reason = "slow_consumer"
             link.lose_for(reason)
@@ -537,6 +540,7 @@ class Pump:
         for victim in self._memory.victims():
             excess -= victim.outbox.held
             if not victim.is_dropped:
+                self.slow_consumers += 1
                 victim.lose_for("slow consumer: all clients together hold too much")
             if victim.is_dropped:
                 self.end_session(victim, "evicted", "too much waited for all clients")

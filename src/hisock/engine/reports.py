@@ -35,9 +35,25 @@ class Reports:
         table: The handlers, ``on_error`` among them.
         log: Where it goes when nobody else wants it.
         raises: Whether an exception comes out of the turn instead.
+
+    Attributes:
+        forbidden_messages: Those whose sender may not, or not so often.
+        handler_errors: Exceptions of handlers, and of what ``every`` calls.
+        undelivered_messages: Those of clients that are gone for good.
+        unknown_commands: Messages that nobody handles.
     """
 
-    __slots__ = ("_log", "_name", "raises", "_repeats", "_table")
+    __slots__ = (
+        "_log",
+        "_name",
+        "_repeats",
+        "_table",
+        "forbidden_messages",
+        "handler_errors",
+        "raises",
+        "undelivered_messages",
+        "unknown_commands",
+    )
 
     def __init__(
         self, name: str, table: HandlerTable, log: logging.Logger, *, raises: bool
@@ -47,9 +63,12 @@ class Reports:
         self._log = log
         self.raises = raises
         self._repeats = Repeats()
+        self.forbidden_messages = self.handler_errors = 0
+        self.undelivered_messages = self.unknown_commands = 0
 
     def failed(self, client: Any, entry: HandlerEntry, error: Exception) -> None:
         """A handler raised, or its message could not be converted."""
+        self.handler_errors += 1
         error = explain_conversion(entry, error)
         if self.raises:
             raise error
@@ -67,6 +86,7 @@ class Reports:
 
     def failed_alone(self, function: Callable[..., Any], error: Exception) -> None:
         """What ``every`` calls raised."""
+        self.handler_errors += 1
         if self.raises:
             raise error
         where = getattr(function, "__qualname__", repr(function))
@@ -89,6 +109,7 @@ class Reports:
         """A server's message that nobody handles; ``message`` may still see it."""
         if self._table.event("message") is not None:
             return
+        self.unknown_commands += 1
         command = mail.command or ""
         if self._table.on_error is not None:
             text = f"{self._name}: {unknown_command(self._table, command)}"
@@ -105,6 +126,7 @@ class Reports:
 
     def forbidden(self, client: Any, entry: HandlerEntry) -> None:
         """A client may not have its message handled, which is dropped."""
+        self.forbidden_messages += 1
         where = entry.signature.where
         text = (
             f"{self._name}: {dict(client)} may not {entry.command!r:.64}; its message "
@@ -117,6 +139,7 @@ class Reports:
 
     def too_often(self, client: Any, entry: HandlerEntry) -> None:
         """A client sent a command more often than may be; the message is dropped."""
+        self.forbidden_messages += 1
         text = (
             f"{self._name}: {dict(client)} sends {entry.command!r:.64} more often than "
             f"{entry.options.rate}; its message was dropped"
@@ -153,6 +176,7 @@ class Reports:
 
     def undelivered(self, client: Any, sent: Sequence[Message]) -> None:
         """A client is gone for good before all that was sent to it had arrived."""
+        self.undelivered_messages += len(sent)
         text = (
             f"{self._name}: {dict(client)} is gone before {len(sent)} messages to it "
             f"were acknowledged, the first {sent[0].command!r:.64}"

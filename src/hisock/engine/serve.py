@@ -115,6 +115,8 @@ class ServerEngine:
         self._loans = 0
         self._wanted = 0
         self._handled = 0
+        #: What had its turn, calls and what clients say of themselves included.
+        self.messages_received = 0
         self._finished_handlers: deque[Callable[[], None]] = deque()
         #: Coroutine handlers, once there are some; see ``tasks``.
         self.tasks: Any = None
@@ -316,6 +318,8 @@ class ServerEngine:
                     ran = True
                 if inbox and inbox[0] is event and not _has_rest(link, event, one=one):
                     del inbox[0]
+                    if isinstance(event, Messages):
+                        self.messages_received += len(event.bodies)
                 if one and ran:
                     self._handled += 1
                     if inbox:

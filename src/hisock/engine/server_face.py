@@ -16,7 +16,8 @@ from hisock.engine.face import Face, check_limits, check_times
 from hisock.engine.inquiry import Inquiry
 from hisock.engine.link import Link
 from hisock.engine.serve import ServerEngine
-from hisock.engine.website import WebOptions, Website
+from hisock.engine.stats import stats_of
+from hisock.engine.website import WebOptions, Website, check_web
 from hisock.errors import InvalidName, InvalidOption, UnknownClient
 from hisock.handlers.table import CLIENT_EVENTS
 from hisock.hub.names import Policy
@@ -83,6 +84,7 @@ class ServerFace(Face):
         self._tls = None if tls is None else _read_tls(tls)
         limits = check_limits(limits)
         chosen = _check_wires(wires)
+        check_web(web, chosen)
         self.addr = self._address
         self._blocking = blocking
         self._known = set()
@@ -103,9 +105,9 @@ class ServerFace(Face):
             dead_after=dead_after,
             tls=self._tls,
         )
-        website = Website(web, self._address, tls is not None, limits)
         if "websocket" in chosen:
-            self._engine.pump.website = website
+            where = (self._address, tls is not None)
+            self._engine.pump.website = Website(web, *where, self._engine)
         gate = self._engine.gate
         gate.describe = _describer(self)
         gate.takes_classic = wires is not None and "classic" in chosen
@@ -247,21 +249,11 @@ class ServerFace(Face):
         return self.addr
 
     def stats(self) -> dict[str, int]:
-        """Counters, as a plain dictionary.
+        """Counters, as a plain dictionary; ``docs/metrics.md`` explains them.
 
         .. versionadded:: 4.0
         """
-        links = list(self._engine.pump.links)
-        requests = [r for link in links if (r := link.connection.requests)]
-        return {
-            "clients": len(self._engine.registry),
-            "connections": len(links),
-            "dropped": len(self._engine.pump.dropped),
-            "buffered_bytes": sum(link.outbox.held for link in self._engine.registry),
-            "open_calls": sum(len(r.asked) for r in requests),
-            "late_replies": sum(r.late for r in requests),
-            "expired_messages": self._engine.answers.expired,
-        }
+        return stats_of(self._engine)
 
     def _groups_of(self, link: Link) -> frozenset[str]:
         with self._engine.lock.reading:

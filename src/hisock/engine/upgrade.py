@@ -245,9 +245,10 @@ class UpgradedSocket:
     def close(self) -> None:
         """Say so, if that was not done, and let go of the socket."""
         with self._lock:
-            if not self._is_shut and self._pid == os.getpid():  # else it forked
+            if self._pid == os.getpid():  # else it forked
                 self.websocket.close()
-                self._write_quietly()
+                if not self._is_shut:
+                    self._write_quietly()
         self._sock.close()
 
     # --- a client's handshake of TLS below -----------------------------------------

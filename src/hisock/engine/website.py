@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-__all__ = ("Website", "WebOptions")
+__all__ = ("Website", "WebOptions", "check_web")
 
 import re
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
+from http import HTTPStatus
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from hisock.engine.log import logger
 from hisock.engine.repeats import Repeats
+from hisock.engine.stats import stats_of
 from hisock.errors import InvalidOption
 from hisock.session.agreement import EARLY
-from hisock.types import Limits
+from hisock.session.connection import LINGER
 
 if TYPE_CHECKING:
     from hisock.engine.link import Link
+    from hisock.engine.serve import ServerEngine
     from hisock.session.connection import Connection
     from hisock.web.routes import Routes
     from hisock.wire.http import Head, Response, Rules
 
-#: Seconds that the answer to one request may take, on a slow network too.
+#: Seconds that a piece of an answer may take, on a slow network too.
 _ANSWER: Final = 60.0
 
-_ORIGIN: Final = re.compile(r"https?://[^/?#\s]+")
-_log: Final = logger("server")
+_ORIGIN: Final = re.compile(r"https?://[^/?#@*\s]+")
+_NAME: Final = re.compile(r"[0-9A-Za-z._-]+|[0-9a-fA-F:.]+")
+#: From where nobody else can call, and how the other such addresses begin.
+_HERE: Final = ("::1", "unix")
+_LOOPBACK: Final = ("127.", "::ffff:127.")
+
+_log: Final = logger("hisock.server")
 
 
 class WebOptions(TypedDict, total=False):
@@ -37,28 +46,36 @@ class WebOptions(TypedDict, total=False):
     allowed_hosts: Collection[str]
     allowed_origins: Collection[str]
     pages: str | Path | None
+    metrics: bool | Literal["public"]
 
 
-def _check(options: WebOptions) -> None:
+def check_web(options: WebOptions, wires: Collection[str]) -> None:
     """Refuse what cannot be.
 
+    Args:
+        options: As the user gave them.
+        wires: What the server speaks.
+
     Raises:
-        InvalidOption: These are no hosts, origins or pages.
+        InvalidOption: These are no hosts, origins or pages; or there is no HTTP.
         TypeError: There is no such option.
     """
     if unknown := options.keys() - WebOptions.__annotations__.keys():
         raise TypeError(f"a server has no option {min(unknown)!r}")
-    for option in ("allowed_hosts", "allowed_origins"):
-        values: object = options.get(option, ())
-        if not isinstance(values, list | tuple | set | frozenset) or not all(
-            isinstance(value, str) for value in values
-        ):
-            raise InvalidOption(f"{option} is a list of text, not {values!r:.80}")
-    for origin in options.get("allowed_origins", ()):
-        if not _ORIGIN.fullmatch(origin):
-            raise InvalidOption(
-                f'allowed_origins are like "https://example.org", not {origin!r:.80}'
-            )
+    if "websocket" not in wires and any(map(options.get, ("pages", "metrics"))):
+        raise InvalidOption(
+            'pages and metrics come over HTTP, so wires has to name "websocket"'
+        )
+    _check_rules(options)
+    if options.get("metrics", False) not in (False, True, "public"):
+        raise InvalidOption(
+            f'metrics is True, False or "public", not {options["metrics"]!r:.80}'
+        )
+    if options.get("metrics") and find_spec("prometheus_client") is None:
+        raise InvalidOption(
+            "metrics= needs a package that is not installed; the cure is: "
+            'pip install "hisock[metrics]"'
+        )
     pages = options.get("pages")
     if pages is not None and not (
         isinstance(pages, str | Path) and Path(pages).is_dir()
@@ -66,27 +83,60 @@ def _check(options: WebOptions) -> None:
         raise InvalidOption(f"pages is a folder that exists, not {pages!r:.200}")
 
 
+def _check_rules(options: WebOptions) -> None:
+    """
+    Raises:
+        InvalidOption: These are no hosts or origins.
+    """
+    for option in ("allowed_hosts", "allowed_origins"):
+        values: object = options.get(option, ())
+        if not isinstance(values, list | tuple | set | frozenset) or not all(
+            isinstance(value, str) for value in values
+        ):
+            raise InvalidOption(f"{option} is a list of text, not {values!r:.80}")
+    for host in options.get("allowed_hosts", ()):
+        if not _NAME.fullmatch(host):
+            raise InvalidOption(
+                'allowed_hosts are like "example.org", without "https://" and port, '
+                f"not {host!r:.80}"
+            )
+    for origin in options.get("allowed_origins", ()):
+        if not _ORIGIN.fullmatch(origin):
+            raise InvalidOption(
+                'allowed_origins are like "https://example.org", without a path and '
+                f"without *, not {origin!r:.80}"
+            )
+
+
 class Website:
     """Goes on with connections that begin as HTTP.
 
     Args:
-        options: As the user gave them.
+        options: As the user gave them, checked.
         address: Where the server was told to listen.
         is_secure: Whether the port speaks TLS.
-        limits: Of the server.
+        engine: The server's engine.
 
-    Raises:
-        InvalidOption, TypeError: An option cannot be.
+    Attributes:
+        refused: Requests that were not served, for whom they came from or asked for.
     """
 
     def __init__(
-        self, options: WebOptions, address: Any, is_secure: bool, limits: Limits
+        self,
+        options: WebOptions,
+        address: Any,
+        is_secure: bool,
+        engine: ServerEngine,
     ) -> None:
-        _check(options)
         self._options = options
+        self._engine = engine
+        # The program may go to another folder before somebody asks.
+        pages = options.get("pages")
+        self._pages = None if pages is None else Path(pages).resolve()
+        self.refused = 0
         self._address = address
         self._scheme = "https" if is_secure else "http"
-        self._limits = limits
+        self._limits = engine.limits
         self._rules: Rules | None = None
         self._routes: Routes | None = None
         self._repeats = Repeats()
@@ -118,8 +168,13 @@ class Website:
             from hisock.web.files import Folder
             from hisock.web.routes import Routes
 
-            pages = self._options.get("pages")
-            self._routes = Routes(None if pages is None else Folder(Path(pages)))
+            pages = None if self._pages is None else Folder(self._pages)
+            self._routes = Routes(pages, lambda: self._engine.ending.has_begun)
+            if metrics := self._options.get("metrics"):
+                from hisock.web.metrics import Metrics
+
+                answer = Metrics(partial(stats_of, self._engine)).answer
+                self._routes.add("/metrics", answer, is_local=metrics != "public")
         return self._routes
 
     def upgrade(self, link: Link, first: bytes) -> None:
@@ -135,8 +190,12 @@ class Website:
             return min(EARLY, most or EARLY)
 
         connection.expect_packed()
-        check = partial(self._admit, link)
-        side = ServerSide(check, partial(self._answer, connection), largest())
+        side = ServerSide(
+            partial(self._admit, link),
+            partial(self._answer, link),
+            largest(),
+            partial(self._pace, connection),
+        )
         upgraded = UpgradedSocket(link.sock, side, largest, first)
         link.sock = link.secure = upgraded  # type: ignore[assignment]  # as with TLS
         link.read()
@@ -151,12 +210,38 @@ class Website:
         try:
             self.rules.check(head)
         except HttpError as error:
+            self.refused += 1
             if count := self._repeats.due(str(error)):
                 text = "refused an HTTP request of %s: %s (%d)"
                 _log.warning(text, link.where, error, count)
             raise
 
-    def _answer(self, connection: Connection, head: Head) -> Response:
-        if connection.deadline is not None:
-            connection.deadline = time.monotonic() + _ANSWER
-        return self.routes.answer(head)
+    def _answer(self, link: Link, head: Head) -> Response:
+        """
+        Raises:
+            HttpError: There is nothing of that name, or it cannot be told.
+        """
+        from hisock.wire.http import HttpError
+
+        host = str(link.address[0])
+        from_here = host in _HERE or host.startswith(_LOOPBACK)
+        try:
+            return self.routes.answer(head, from_here=from_here)
+        except HttpError:
+            raise
+        except Exception:  # whatever it is, it is no end of the server
+            _log.exception("no answer to %r", head.target.partition("?")[0][:100])
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            raise HttpError(status, "the server has no answer to this") from None
+
+    def _pace(self, connection: Connection, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass an answer on, as long as each piece is taken in time."""
+        for piece in pieces:
+            self._prolong(connection, _ANSWER)
+            yield piece
+        self._prolong(connection, LINGER)  # it is written: who asked is to end it
+
+    @staticmethod
+    def _prolong(connection: Connection, seconds: float) -> None:
+        if connection.is_stranger and connection.deadline is not None:
+            connection.deadline = time.monotonic() + seconds

@@ -62,14 +62,15 @@ class Replay:
 
     Attributes:
         acked: Number of the last frame that the other side has.
+        acked_size: Bytes of all that the other side has.
         blocks: What it may not have, the oldest first; ``None`` for nothing.
         size: Bytes of that.
     """
 
-    __slots__ = ("_within", "acked", "blocks", "size")
+    __slots__ = ("_within", "acked", "acked_size", "blocks", "size")
 
     def __init__(self) -> None:
-        self.acked = 0
+        self.acked = self.acked_size = 0
         #: Frames of the first block that are acknowledged already.
         self._within = 0
         # An empty deque costs 760 bytes, and most connections are idle.
@@ -132,7 +133,9 @@ class Replay:
             raise RemoteProtocolError(
                 f"frame {upto} was acknowledged, the last sent is {upto - missing}"
             )
-        self.size -= sum(map(length_of, islice(blocks, whole)))
+        freed = sum(map(length_of, islice(blocks, whole)))
+        self.size -= freed
+        self.acked_size += freed
         deque(map(deque.popleft, repeat(blocks, whole)), 0)
         self._within = within
         self.acked = upto
@@ -165,7 +168,7 @@ class Replay:
 
     def clear(self) -> None:
         """Forget everything; the next frame is number 1."""
-        self.acked = self._within = self.size = 0
+        self.acked = self._within = self.size = self.acked_size = 0
         self.blocks = None
 
 

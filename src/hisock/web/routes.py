@@ -6,18 +6,24 @@ shows of them it is given.
 
 from __future__ import annotations
 
-__all__ = ("Routes", "path_of")
+__all__ = ("Answer", "Routes", "path_of")
 
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from urllib.parse import unquote_to_bytes, urlsplit
+from typing import Final, TypeAlias
+from urllib.parse import unquote_to_bytes
 
 from hisock.web.files import Folder, own_file
 from hisock.wire.http import Head, HttpError, Response, text
 
 #: Our own files that a page may ask for; see ``web/static``.
-_OWN = ("hisock.js", "hisock.d.ts")
+_OWN: Final = ("hisock.js", "hisock.d.ts")
+#: What proxies add: with one of these nobody knows from where a request comes.
+_FORWARDED: Final = frozenset({"forwarded", "via", "x-forwarded-for", "x-real-ip"})
+
+#: Answers a request; may raise ``HttpError``.
+Answer: TypeAlias = Callable[[Head], Response]
 
 
 class Routes:
@@ -25,32 +31,63 @@ class Routes:
 
     Args:
         pages: The folder of the user's own pages; ``None`` for none.
+        is_closing: Tells whether the server is about to end.
     """
 
-    def __init__(self, pages: Folder | None = None) -> None:
+    def __init__(
+        self,
+        pages: Folder | None = None,
+        is_closing: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._pages = pages
-        self._routes: dict[str, Callable[[Head], Response]] = {
-            "/healthz": lambda _: text(HTTPStatus.OK, "ok")
-        }
+        self._is_closing = is_closing
+        self._routes: dict[str, Answer] = {"/healthz": self._health}
+        #: Paths that are for this machine only.
+        self._local: set[str] = set()
         for name in _OWN:
             self.add(f"/{name}", partial(own_file, name))
 
-    def add(self, path: str, answer: Callable[[Head], Response]) -> None:
-        """Have a function answer a path; it may raise ``HttpError``."""
-        self._routes[path] = answer
+    def add(self, path: str, answer: Answer, *, is_local: bool = False) -> None:
+        """Have a function answer a path.
 
-    def answer(self, head: Head) -> Response:
+        Args:
+            path: Decoded; goes before a file of that name among the user's pages.
+            answer: May raise ``HttpError``.
+            is_local: Whether only who asks on this machine is answered.
+        """
+        self._routes[path] = answer
+        if is_local:
+            self._local.add(path)
+
+    def answer(self, head: Head, *, from_here: bool = False) -> Response:
         """The response to a request that may be asked.
 
+        Args:
+            head: The request.
+            from_here: Whether the other end of the connection is on this machine.
+
         Raises:
-            HttpError: There is nothing of that name.
+            HttpError: There is nothing of that name, or not for who asks.
         """
         path = path_of(head.target)
-        if (known := self._routes.get(path)) is not None:
-            return known(head)
-        if self._pages is not None:
+        known = self._routes.get(path)
+        if known is None and self._pages is not None:
             return self._pages.answer(path, head)
-        raise HttpError(HTTPStatus.NOT_FOUND, f"there is no {path[:100]!a} here")
+        if known is None:
+            raise HttpError(HTTPStatus.NOT_FOUND, f"there is no {path[:100]!a} here")
+        if path in self._local and not (from_here and _is_direct(head)):
+            raise HttpError(HTTPStatus.FORBIDDEN, f"{path} is for this machine only")
+        return known(head)
+
+    def _health(self, head: Head) -> Response:
+        if self._is_closing():
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, "closing")
+        return text(HTTPStatus.OK, "ok")
+
+
+def _is_direct(head: Head) -> bool:
+    """Whether no proxy says that it asks for somebody else."""
+    return not _FORWARDED & head.headers.keys()
 
 
 def path_of(target: str) -> str:
@@ -59,8 +96,13 @@ def path_of(target: str) -> str:
     Raises:
         HttpError: It is no text, or names what no file can be called.
     """
+    encoded = target.partition("?")[0]
+    # A proxy may have taken an encoded slash for a part of a name, and what begins a
+    # fragment for a part of the path.
+    if "#" in encoded or "%2f" in encoded.lower():
+        raise HttpError(HTTPStatus.BAD_REQUEST, "the path is malformed")
     try:
-        path = unquote_to_bytes(urlsplit(target).path).decode()
+        path = unquote_to_bytes(encoded).decode()
     except ValueError as error:
         raise HttpError(HTTPStatus.BAD_REQUEST, "the path is malformed") from error
     if not path.startswith("/") or not path.isprintable():

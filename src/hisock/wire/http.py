@@ -13,12 +13,13 @@ __all__ = (
     "Response",
     "Rules",
     "host_of",
+    "is_broken",
     "read_head",
     "text",
 )
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Final
@@ -29,6 +30,8 @@ from hisock.wire.frames import Value
 HEAD: Final = 16 * 1024
 _HEADERS: Final = 64
 
+#: What every request begins with that is read at all.
+_BEGINNING: Final = b"GET /"
 _REQUEST: Final = re.compile(rb"GET (/[!-~]*) HTTP/1\.1")
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)")
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[0-9A-Za-z._-]+)(?::[0-9]{1,5})?")
@@ -64,6 +67,17 @@ class Head(Value, frozen=True):
 
     target: str
     headers: dict[str, str]
+
+
+def is_broken(begun: bytes) -> bool:
+    """Whether nothing that may still come can make a head of this beginning."""
+    lines = begun.count(b"\r\n")
+    return (
+        not begun.startswith(_BEGINNING[: len(begun)])
+        or b"\0" in begun
+        or begun.count(b"\n") != lines
+        or begun.count(b"\r") - begun.endswith(b"\r") != lines
+    )
 
 
 def read_head(data: bytes) -> Head:
@@ -123,17 +137,26 @@ class Rules:
         """
         host = head.headers["host"].lower()
         name = host_of(host)
-        if name is None or not (name in self._hosts or _is_address(name)):
-            text = f"allowed_hosts=[{host!r:.100}] would allow this Host"
+        if name is None:
+            raise HttpError(HTTPStatus.BAD_REQUEST, "the Host is malformed")
+        # Not 421: that asks for the same once more, over another connection.
+        if not (name in self._hosts or _is_address(name)):
+            text = (
+                f"this server does not know itself as {name!r:.100}; the option "
+                f"allowed_hosts=[{name!r:.100}] would let it"
+            )
             raise HttpError(HTTPStatus.FORBIDDEN, text)
         origin = head.headers.get("origin")
         if origin is None:
             return
         own = _normal(f"{self._scheme}://{host}")
         if origin == "null" or _normal(origin) not in {own, *self._origins}:
-            text = f"allowed_origins=[{origin!r:.100}] would allow this Origin"
+            text = (
+                f"pages of {origin!r:.100} may not ask this server; the option "
+                f"allowed_origins=[{origin!r:.100}] would let them"
+            )
             if origin == "null":
-                text = "an Origin of null is nobody's"
+                text = "an Origin of null is nobody's; open the page from a server"
             raise HttpError(HTTPStatus.FORBIDDEN, text)
 
 
@@ -159,6 +182,10 @@ def _normal(origin: str) -> str:
     return origin.lower() if has_port else f"{scheme}://{host}:{port}"
 
 
+def _hold_nothing() -> None:
+    """The body is in memory."""
+
+
 class Response(Value, frozen=True):
     """What is answered; behind it the connection is closed.
 
@@ -166,12 +193,14 @@ class Response(Value, frozen=True):
         headers: Beside those that every answer has.
         body: In pieces, which are taken one by one as there is room for them.
         size: Bytes of the body.
+        close: Lets go of what the body is made of.
     """
 
     status: HTTPStatus
     headers: dict[str, str]
     body: Iterable[bytes] = ()
     size: int = 0
+    close: Callable[[], None] = _hold_nothing
 
     @property
     def head(self) -> bytes:

@@ -11,7 +11,7 @@ __all__ = ("ClientSide", "ServerSide", "Unwelcome", "WebSocket")
 
 import logging
 from codecs import IncrementalDecoder, getincrementaldecoder
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import ClassVar, Final
@@ -21,6 +21,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.http11 import Response as Answer
 from websockets.protocol import Protocol
+from websockets.protocol import State as PeerState
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
@@ -28,7 +29,15 @@ from hisock.errors import NotSendable, RemoteProtocolError
 from hisock.wire import compact
 from hisock.wire.compact import HEADER_LEN
 from hisock.wire.frames import BYE_WORDS, Bye
-from hisock.wire.http import HEAD, Head, HttpError, Response, read_head, text
+from hisock.wire.http import (
+    HEAD,
+    Head,
+    HttpError,
+    Response,
+    is_broken,
+    read_head,
+    text,
+)
 from hisock.wire.text import from_text, to_text
 
 #: Close codes of our own begin here, see ``docs/wire.md``.
@@ -46,6 +55,9 @@ _AT_ONCE: Final = frozenset({3, 4, 5, 6, 7, 17, 20})
 _REASON: Final = 123
 _BYE: Final = b"\x23"
 _END: Final = b"\r\n\r\n"
+_ANSWER: Final = b"HTTP/"
+#: First bytes of an alert and of a handshake (RFC 8446 §5.1).
+_TLS: Final = frozenset(b"\x15\x16")
 
 # What goes wrong is told by our own texts.
 _silent: Final = logging.Logger("hisock.websockets", logging.CRITICAL + 1)
@@ -326,8 +338,7 @@ class WebSocket:
 
     def close(self) -> None:
         """Close, as the RFC wants it, with our code and text; once."""
-        is_closed = self.is_over or self._protocol.close_sent is not None
-        if is_closed or not self.is_open:
+        if self.is_over or self._protocol.state is not PeerState.OPEN:
             return
         said = self._said_bye or Bye(_CLOSED if self._heard_bye else _GOING_AWAY)
         code = _CODES.get(said.code, _OWN + said.code)
@@ -350,9 +361,18 @@ class ServerSide(WebSocket):
         check: Raises ``HttpError`` if a request may not be asked.
         answer: The response to one that asks for no WebSocket.
         largest: As above.
+        pace: Passes the pieces of an answer on, and so knows how it goes.
     """
 
-    __slots__ = ("_answer", "_body", "_check", "_head", "_is_settled")
+    __slots__ = (
+        "_answer",
+        "_body",
+        "_check",
+        "_head",
+        "_is_settled",
+        "_pace",
+        "_response",
+    )
 
     #: A page that is left says 1001, and does not come back.
     _goodbyes = MappingProxyType({1000: 0, 1001: 0})
@@ -362,24 +382,27 @@ class ServerSide(WebSocket):
         check: Callable[[Head], None],
         answer: Callable[[Head], Response],
         largest: int,
+        pace: Callable[[Iterable[bytes]], Iterator[bytes]] = iter,
     ) -> None:
         super().__init__(_FailingServer(max_size=largest or None, logger=_silent))
         self._check = check
         self._answer = answer
+        self._pace = pace
         self._head = b""
         self._body: Iterator[bytes] | None = None
+        self._response: Response | None = None
         #: Whether the first message has said what all others are.
         self._is_settled = False
 
     def _feed_head(self, data: bytes) -> bytes:
         self._head += data
-        at = self._head.find(_END)
-        if at < 0 and len(self._head) <= HEAD:
+        head, end, rest = self._head.partition(_END)
+        if not end and len(head) <= HEAD and not is_broken(head):
             return b""
-        end = at + len(_END)
-        head, rest, self._head = self._head[:end], self._head[end:], b""
+        self._head = b""
+        head += end
         try:
-            if not 0 <= at <= HEAD:
+            if len(head) > HEAD:
                 words = f"a head of more than {HEAD} bytes"
                 raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, words)
             request = read_head(head)
@@ -396,11 +419,11 @@ class ServerSide(WebSocket):
 
     def _respond(self, response: Response) -> None:
         self._out.append(response.head)
+        self._response = response
+        self._body = self._pace(response.body)
         if isinstance(response.body, tuple):  # short: there is no more to come
-            self._out += response.body
-            self.is_over = True
-        else:
-            self._body = iter(response.body)
+            self._out += self._body
+            self._end()
 
     def _upgrade(self, request: Head, head: bytes) -> None:
         if "websocket" not in request.headers["upgrade"].lower():
@@ -412,11 +435,10 @@ class ServerSide(WebSocket):
         protocol = self._protocol
         assert isinstance(protocol, ServerProtocol)
         protocol.receive_data(head)
-        if protocol.handshake_exc is not None:
-            words = "a line of the head is too long"
+        asked = next(iter(protocol.events_received()), None)
+        if not isinstance(asked, Request):  # a line longer than the library reads
+            words = "a header is too long"
             raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, words)
-        (asked,) = protocol.events_received()
-        assert isinstance(asked, Request)
         response = protocol.accept(asked)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             words = bytes(response.body).decode().strip()
@@ -436,9 +458,18 @@ class ServerSide(WebSocket):
             return b""
         if piece := next(self._body, b""):
             return piece
-        self._body = None
-        self.is_over = True
+        self._end()
         return b""
+
+    def _end(self) -> None:
+        self._let_go()
+        self.is_over = True
+
+    def _let_go(self) -> None:
+        self._body = None
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()
 
     @property
     def has_more(self) -> bool:
@@ -456,11 +487,15 @@ class ServerSide(WebSocket):
             self.close()
 
     def close(self) -> None:
-        """As above; who has not even asked in time hears that, too."""
-        super().close()
-        if not (self.is_open or self.is_over or self.is_answered):
+        """As above; an answer that is not complete stays so, and who has not even asked
+        in time hears that, too."""
+        if self._body is not None:
+            self._end()
+        elif not (self.is_open or self.is_over):
             words = "no whole request came in time"
             self._respond(text(HTTPStatus.REQUEST_TIMEOUT, words))
+        else:
+            super().close()
 
     def shut(self) -> None:
         """As above."""
@@ -494,7 +529,7 @@ class ClientSide(WebSocket):
         largest: As above.
     """
 
-    __slots__ = ("_early",)
+    __slots__ = ("_early", "_has_heard")
 
     #: 1001 is a server that is there again later.
     _goodbyes = MappingProxyType(
@@ -508,12 +543,19 @@ class ClientSide(WebSocket):
         super().__init__(protocol)
         #: What is to be written once the server has gone over.
         self._early = b""
+        self._has_heard = False
         protocol.send_request(protocol.connect())
         self._note_writes()
 
     def _feed_head(self, data: bytes) -> bytes:
         protocol = self._protocol
         assert isinstance(protocol, ClientProtocol)
+        if not self._has_heard and data[:5] != _ANSWER[: len(data)]:
+            self.refusal = "what answers there speaks no HTTP"
+            if data[0] in _TLS:
+                self.refusal = "what answers there speaks TLS; use wss://"
+            return b""
+        self._has_heard = True
         protocol.receive_data(data)
         self._note_writes()
         if protocol.handshake_exc is not None:
