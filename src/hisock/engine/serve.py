@@ -41,6 +41,7 @@ from hisock.types import Limits
 if TYPE_CHECKING:
     from hisock.engine.owner import Done
     from hisock.engine.tls import ServerTls
+    from hisock.engine.watching import Watching
 
 #: Seconds that a server which is stopped waits for what was accepted.
 DRAIN: Final = 10.0
@@ -104,6 +105,8 @@ class ServerEngine:
         self.pace = Pace(self.wake)
         self.answers = Answers(self)
         self._runner = Runner(self.table, self.answers, self.outgoing, by_client=True)
+        #: Who counts for the dashboard, where there is one.
+        self.watching: Watching | None = None
         self.name = name
         capacity = max_connections or limits.connections
         self.gate = Gate(self, capacity, wires, resume_window, name)
@@ -218,6 +221,17 @@ class ServerEngine:
                 self.outgoing.flush()
         if self.ending.has_begun:
             self.ending.finish()
+
+    def watch(self) -> Watching:
+        """Have everything counted from now on; before anything has happened."""
+        from hisock.engine.watching import WatchedRunner, Watching
+
+        self.watching = watching = Watching(self)
+        self.reports.watch = watching.failed
+        runner = WatchedRunner(self.table, self.answers, self.outgoing, by_client=True)
+        runner.watching = watching
+        self._runner = runner
+        return watching
 
     def time_handlers(self) -> None:
         """Report handlers that hold up the program's own loop."""

@@ -82,7 +82,7 @@ class ServerFace(Face):
         _check_options(max_connections, errors)
         self._tls = None if tls is None else _read_tls(tls)
         limits = check_limits(limits)
-        chosen = _check_wires(wires)
+        chosen = _check_wires(wires, web)
         self.addr = self._address
         self._blocking = blocking
         self._known = set()
@@ -103,9 +103,12 @@ class ServerFace(Face):
             dead_after=dead_after,
             tls=self._tls,
         )
-        website = Website(web, self._address, tls is not None, limits)
+        self._website = Website(web, self._address, tls is not None, limits)
         if "websocket" in chosen:
-            self._engine.pump.website = website
+            self._engine.pump.website = self._website
+            self._website.open_dashboard(self._engine)
+            if listener is not None:
+                self._website.tell_dashboard(self.addr)
         gate = self._engine.gate
         gate.describe = _describer(self)
         gate.takes_classic = wires is not None and "classic" in chosen
@@ -143,6 +146,7 @@ class ServerFace(Face):
     def _listen(self, listener: socket.socket) -> None:
         """Serve a listening socket."""
         self.addr = _name_of(listener)
+        self._website.tell_dashboard(self.addr)
         self._engine.pump.listen(listener)
 
     def __str__(self) -> str:
@@ -241,6 +245,15 @@ class ServerFace(Face):
         .. versionadded:: 4.0
         """
         return None if self._tls is None else self._tls.fingerprint
+
+    @property
+    def dashboard_url(self) -> str | None:
+        """Where a browser on this machine finds the dashboard, with the token that
+        lets one see it: keep it to yourself. ``None`` without ``dashboard=``.
+
+        .. versionadded:: 4.0
+        """
+        return self._website.dashboard_url(self.addr)
 
     def get_addr(self) -> Any:
         """The address the server really listens at."""
@@ -420,7 +433,7 @@ def _check_names(policy: object, *may: object) -> None:
             )
 
 
-def _check_wires(wires: object) -> frozenset[str]:
+def _check_wires(wires: object, web: WebOptions) -> frozenset[str]:
     """The wires that are to be spoken.
 
     Raises:
@@ -435,6 +448,8 @@ def _check_wires(wires: object) -> frozenset[str]:
         raise InvalidOption(
             f'wires are "classic", "compact" and "websocket", not {wires!r:.80}'
         )
+    if web.get("dashboard") and "websocket" not in chosen:
+        raise InvalidOption('a dashboard needs "websocket" among the wires')
     return chosen
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from hisock.engine.log import logger
 from hisock.engine.repeats import Repeats
@@ -20,7 +20,8 @@ from hisock.types import Limits
 
 if TYPE_CHECKING:
     from hisock.engine.link import Link
-    from hisock.session.connection import Connection
+    from hisock.engine.panel import Panel
+    from hisock.engine.serve import ServerEngine
     from hisock.web.routes import Routes
     from hisock.wire.http import Head, Response, Rules
 
@@ -36,6 +37,7 @@ class WebOptions(TypedDict, total=False):
 
     allowed_hosts: Collection[str]
     allowed_origins: Collection[str]
+    dashboard: bool | Literal["public"]
     pages: str | Path | None
 
 
@@ -59,6 +61,10 @@ def _check(options: WebOptions) -> None:
             raise InvalidOption(
                 f'allowed_origins are like "https://example.org", not {origin!r:.80}'
             )
+    dashboard: object = options.get("dashboard", False)
+    if not (isinstance(dashboard, bool) or dashboard == "public"):
+        text = f'dashboard is True, False or "public", not {dashboard!r:.80}'
+        raise InvalidOption(text)
     pages = options.get("pages")
     if pages is not None and not (
         isinstance(pages, str | Path) and Path(pages).is_dir()
@@ -77,6 +83,9 @@ class Website:
 
     Raises:
         InvalidOption, TypeError: An option cannot be.
+
+    Attributes:
+        panel: The dashboard, once it is opened.
     """
 
     def __init__(
@@ -90,6 +99,7 @@ class Website:
         self._rules: Rules | None = None
         self._routes: Routes | None = None
         self._repeats = Repeats()
+        self.panel: Panel | None = None
 
     # Both on the first request: what they import costs 25 ms that few servers need.
 
@@ -122,6 +132,26 @@ class Website:
             self._routes = Routes(None if pages is None else Folder(Path(pages)))
         return self._routes
 
+    def open_dashboard(self, engine: ServerEngine) -> None:
+        """Have a dashboard, where that is wanted."""
+        wanted = self._options.get("dashboard", False)
+        if wanted:
+            from hisock.engine.panel import Panel  # and what it counts with
+
+            is_public = wanted == "public"
+            self.panel = Panel(engine, self._scheme, is_public=is_public)
+
+    def dashboard_url(self, address: Any) -> str | None:
+        """Where the dashboard of a server that listens there is; ``None`` for none."""
+        if self.panel is None or address is None:
+            return None
+        return self.panel.url(address)
+
+    def tell_dashboard(self, address: Any) -> None:
+        """Log where it is, if there is one."""
+        if self.panel is not None:
+            self.panel.tell(address)
+
     def upgrade(self, link: Link, first: bytes) -> None:
         """Go on with a client that begins as HTTP."""
         from hisock.engine.upgrade import UpgradedSocket
@@ -136,7 +166,7 @@ class Website:
 
         connection.expect_packed()
         check = partial(self._admit, link)
-        side = ServerSide(check, partial(self._answer, connection), largest())
+        side = ServerSide(check, partial(self._answer, link), largest())
         upgraded = UpgradedSocket(link.sock, side, largest, first)
         link.sock = link.secure = upgraded  # type: ignore[assignment]  # as with TLS
         link.read()
@@ -156,7 +186,12 @@ class Website:
                 _log.warning(text, link.where, error, count)
             raise
 
-    def _answer(self, connection: Connection, head: Head) -> Response:
+    def _answer(self, link: Link, head: Head) -> Response:
+        connection = link.connection
         if connection.deadline is not None:
             connection.deadline = time.monotonic() + _ANSWER
+        if self.panel is not None:
+            shown = self.panel.answer(link, head)
+            if shown is not None:
+                return shown
         return self.routes.answer(head)
