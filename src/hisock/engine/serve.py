@@ -66,6 +66,7 @@ class ServerEngine:
         resume_window: Seconds that a session is kept after a cut.
         dead_after: Seconds of silence after which a peer counts as gone.
         tls: Encrypts every connection; ``None`` for plain ones.
+        post: Its kind: one that counts, where ``watch`` is to be called.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class ServerEngine:
         resume_window: float,
         dead_after: float,
         tls: ServerTls | None = None,
+        post: type[Post] = Post,
     ) -> None:
         self.table = HandlerTable(on_server=True)
         self.limits = limits
@@ -93,7 +95,7 @@ class ServerEngine:
             dead_after=dead_after,
             tls=tls,
         )
-        self.outgoing = Post(self.lock, self.turn, self.pump.ready, self.settle)
+        self.outgoing = post(self.lock, self.turn, self.pump.ready, self.settle)
         self.members = Members(
             *(name, limits, self.lock, self.turn, self.outgoing, self.settle),
             roster=roster,

@@ -15,6 +15,7 @@ from hisock.engine.dial import DEAD_AFTER, listen_at, parse_address, spell_addre
 from hisock.engine.face import Face, check_limits, check_times
 from hisock.engine.inquiry import Inquiry
 from hisock.engine.link import Link
+from hisock.engine.post import Post
 from hisock.engine.serve import ServerEngine
 from hisock.engine.website import WebOptions, Website
 from hisock.errors import InvalidName, InvalidOption, UnknownClient
@@ -102,6 +103,7 @@ class ServerFace(Face):
             resume_window=resume_window,
             dead_after=dead_after,
             tls=self._tls,
+            post=_post_for(web),
         )
         self._website = Website(web, self._address, tls is not None, limits)
         if "websocket" in chosen:
@@ -389,6 +391,15 @@ def _name_of(listener: Any) -> Any:
     """Where a socket really listens."""
     name = listener.getsockname()
     return name[:2] if isinstance(name, tuple) else f"unix:{name}"
+
+
+def _post_for(web: WebOptions) -> type[Post]:
+    """What sends for a server: one that counts, where there is a dashboard."""
+    if not web.get("dashboard"):
+        return Post
+    from hisock.engine.watching import WatchedPost
+
+    return WatchedPost
 
 
 def _describer(face: ServerFace) -> Callable[[Link, Hello], ClientInfo]:

@@ -5,21 +5,25 @@ Counts once a batch and once a second. Who has no dashboard does not import this
 
 from __future__ import annotations
 
-__all__ = ("WatchedRunner", "Watching")
+__all__ = ("WatchedPost", "WatchedRunner", "Watching")
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.calls import Runner
+from hisock.engine.delivery import Delivery
 from hisock.engine.link import Link
+from hisock.engine.post import Post
 from hisock.errors import HiSockError, RemoteProtocolError
 from hisock.handlers.cast import unpack
 from hisock.session.events import Messages
+from hisock.session.resume import Written
 from hisock.web.records import TAIL, Failures, Series, Tail
 from hisock.wire import compact
+from hisock.wire.compact import Encoded
 from hisock.wire.frames import Message, Request
 from hisock.wire.http import HttpError
 from hisock.wire.payload import as_text, prefix_of
@@ -87,6 +91,58 @@ class WatchedRunner(Runner):
         super().run_nested(link, frame, client, depth)
 
 
+class WatchedPost(Post):
+    """A post that counts what it sends.
+
+    Attributes:
+        sent: How much to each link.
+    """
+
+    __slots__ = ("sent",)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.sent: dict[Link, int] = {}
+
+    def send(self, link: Link, frame: Written) -> bool:
+        """As ``Post.send``, which usually asks none of the others."""
+        before = self.sent.get(link, 0)
+        is_behind = super().send(link, frame)
+        if self.sent.get(link, 0) == before:
+            self._note(link)
+        return is_behind
+
+    def offer(
+        self,
+        link: Link,
+        frame: Encoded,
+        wish: Delivery,
+        command: str | None,
+        group: str | None = None,
+    ) -> None:
+        """As ``Post.offer``; what is dropped later is counted, too."""
+        before = self.sent.get(link, 0)
+        super().offer(link, frame, wish, command, group)
+        if self.sent.get(link, 0) == before:
+            self._note(link)
+
+    def write_now(self, link: Link, frame: Written) -> None:
+        """As ``Post.write_now``."""
+        self._note(link)
+        super().write_now(link, frame)
+
+    def _keep(self, link: Link, frame: bytes, gather: Callable[[], None]) -> None:
+        self._note(link)
+        super()._keep(link, frame, gather)
+
+    def _collect(self, link: Link, frame: bytes) -> None:
+        self._note(link)
+        super()._collect(link, frame)
+
+    def _note(self, link: Link) -> None:
+        self.sent[link] = self.sent.get(link, 0) + 1
+
+
 class Watching:
     """Watches one server; a ``web.dashboard.Source``.
 
@@ -95,7 +151,9 @@ class Watching:
     """
 
     def __init__(self, engine: ServerEngine) -> None:
+        assert isinstance(engine.outgoing, WatchedPost)
         self._engine = engine
+        self._sent = engine.outgoing.sent
         self._counts: dict[Link, _Count] = {}
         self._tails: dict[Link, Tail] = {}
         self._series = Series()
@@ -155,15 +213,16 @@ class Watching:
         """Look how much came and went since the last time; under the lock."""
         seconds, self._counted_at = max(now - self._counted_at, 0.001), now
         registry = self._engine.registry
-        for gone in [link for link in self._counts if link not in registry]:
-            del self._counts[gone]
+        for table in (self._counts, self._sent):
+            for gone in [link for link in list(table) if link not in registry]:
+                table.pop(gone, None)
         all_came = all_went = 0
         for link in registry:
             count = self._count_of(link, now)
             came = count.came - count.came_before
-            acked = 0 if link.replay is None else link.replay.acked
-            went = max(0, acked - count.went_before)
-            count.came_before, count.went_before = count.came, acked
+            sent = self._sent.get(link, 0)
+            went = sent - count.went_before
+            count.came_before, count.went_before = count.came, sent
             count.rates = round(came / seconds, 1), round(went / seconds, 1)
             all_came += came
             all_went += went
@@ -224,7 +283,6 @@ class Watching:
     def _row(self, link: Link, now: float) -> dict[str, Any]:
         info, count = link.info, self._count_of(link, now)
         round_trip = link.connection.round_trip
-        has_session = link.replay is not None
         return {
             "id": info.id,
             "name": info["name"],
@@ -235,9 +293,8 @@ class Watching:
             "connected": info.is_connected,
             "came": count.came,
             "rate_in": count.rates[0],
-            # Where nothing is acknowledged, nobody knows what has arrived.
-            "went": link.replay.acked if link.replay is not None else None,
-            "rate_out": count.rates[1] if has_session else None,
+            "went": self._sent.get(link, 0),
+            "rate_out": count.rates[1],
             "buffer": link.outbox.held,
             "slow": _is_slow(link, self._engine.limits.outbox),
             "round_trip": None if round_trip is None else round(round_trip * 1000, 2),

@@ -73,10 +73,6 @@ function milliseconds(value) {
   return `${value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 2 : 0 })} ms`;
 }
 
-function rate(value) {
-  return value === null ? "–" : number(value);
-}
-
 // --- the page's nodes ------------------------------------------------------------
 
 /** Write text, if it is another one than stands there. */
@@ -322,8 +318,8 @@ function fillClient(row, client) {
   write(row.group, more > 0 ? `${own} +${more}` : own);
   write(row.wire, client.wire);
   const texts = [
-    rate(client.rate_in),
-    rate(client.rate_out),
+    number(client.rate_in),
+    number(client.rate_out),
     bytes(client.buffer),
     milliseconds(client.round_trip),
     span(client.since),
@@ -415,7 +411,7 @@ const errorRows = new Rows(
     write(row.cells[0], `${span(error.age)} ago`);
     write(row.cells[1], number(error.count));
     write(row.cells[2], seen(error.text));
-    write(row.cells[3], shortly(error.where) || error.code);
+    write(row.cells[3], shortly(error.where) || seen(error.code));
     write(row.raised, error.line && `raised at ${seen(error.line)}`);
   },
 );
@@ -490,7 +486,7 @@ function showDetail(data) {
     write($("fact-groups"), client.groups.map(seen).join(", ") || "none");
     write($("fact-link"), client.connected ? "connected" : "cut, may come back");
     write($("fact-came"), number(client.came));
-    write($("fact-went"), client.went === null ? "not known on this wire" : number(client.went));
+    write($("fact-went"), number(client.went));
     write($("fact-buffer"), bytes(client.buffer));
     write($("fact-round-trip"), milliseconds(client.round_trip));
   }

@@ -1,0 +1,1 @@
+"""Tests of what HTTP on the port answers."""
