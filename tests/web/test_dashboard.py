@@ -201,7 +201,7 @@ def test_the_token_in_the_address_opens_nothing(server: ThreadedHiSockServer) ->
     assert status == HTTPStatus.UNAUTHORIZED
 
 
-def test_t4_another_hosts_name_is_refused(server: ThreadedHiSockServer) -> None:
+def test_another_hosts_name_is_refused(server: ThreadedHiSockServer) -> None:
     """Even with the token: DNS may have been turned by the page that asks."""
     browser = Browser(server)
     headers = OURS | {"Authorization": f"Bearer {browser.token}"}

@@ -107,10 +107,7 @@ class ServerFace(Face):
         )
         self._website = Website(web, self._address, tls is not None, limits)
         if "websocket" in chosen:
-            self._engine.pump.website = self._website
-            self._website.open_dashboard(self._engine)
-            if listener is not None:
-                self._website.tell_dashboard(self.addr)
+            self._open_website(is_there=listener is not None)
         gate = self._engine.gate
         gate.describe = _describer(self)
         gate.takes_classic = wires is not None and "classic" in chosen
@@ -140,6 +137,12 @@ class ServerFace(Face):
         """
         self._engine.gate.require(check)
         return check
+
+    def _open_website(self, *, is_there: bool) -> None:
+        self._engine.pump.website = self._website
+        self._website.open_dashboard(self._engine)
+        if is_there:
+            self._website.tell_dashboard(self.addr)
 
     def _close_after(self, error: BaseException | None) -> None:
         """Clients of a program that fails shall come back to the next one."""
