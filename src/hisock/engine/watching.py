@@ -47,8 +47,6 @@ _TALK: Final = frozenset({b"\x01", b"\x02"})
 #: Bytes of content that is looked into for its text.
 _LARGE: Final = 16 * 1024
 
-_clock = time.monotonic
-
 
 class _Count:
     """What is counted of one client."""
@@ -148,9 +146,13 @@ class Watching:
 
     Args:
         engine: The server's engine.
+
+    Attributes:
+        clock: Tells the time, in seconds.
     """
 
     def __init__(self, engine: ServerEngine) -> None:
+        self.clock: Callable[[], float] = time.monotonic
         assert isinstance(engine.outgoing, WatchedPost)
         self._engine = engine
         self._sent = engine.outgoing.sent
@@ -159,7 +161,7 @@ class Watching:
         self._series = Series()
         self._failures = Failures()
         self._cuts: deque[tuple[float, str | None, str]] = deque(maxlen=_CUTS)
-        self._began = self._counted_at = _clock()
+        self._began = self._counted_at = self.clock()
         self._watched_at = -_PRESENCE
         engine.pace.every(_PACE, self._count)
 
@@ -172,10 +174,10 @@ class Watching:
             return
         count = _count_packed if messages.is_packed else _count_text
         said = count(messages.bodies[before:place])
-        self._count_of(link, _clock()).came += said
+        self._count_of(link, self.clock()).came += said
         if self._tails and (tail := self._tails.get(link)) is not None:
             first = max(before, place - TAIL)
-            now = _clock()
+            now = self.clock()
             bodies = messages.bodies[first:place]
             read = _read_packed if messages.is_packed else _read_text
             came = [read(body, tail.wants_payload(now)) for body in bodies]
@@ -183,18 +185,18 @@ class Watching:
 
     def handled_nested(self, link: Link, frame: Request) -> None:
         """A call is run on behalf of one of ours."""
-        now = _clock()
+        now = self.clock()
         self._count_of(link, now).came += 1
         if (tail := self._tails.get(link)) is not None:
             tail.note(now, [_read_frame(frame, tail.wants_payload(now))])
 
     def failed(self, code: str, text: str, where: str = "", line: str = "") -> None:
         """Something went wrong that is reported, too."""
-        self._failures.note(_clock(), code, text, where, line)
+        self._failures.note(self.clock(), code, text, where, line)
 
     def cut(self, link: Link, reason: str) -> None:
         """A client was cut off because it is too slow."""
-        self._cuts.append((_clock(), link.info["name"], reason))
+        self._cuts.append((self.clock(), link.info["name"], reason))
 
     def _count_of(self, link: Link, now: float) -> _Count:
         count = self._counts.get(link)
@@ -203,7 +205,7 @@ class Watching:
         return count
 
     def _count(self) -> None:
-        now = _clock()
+        now = self.clock()
         self._engine.lock.run(self._count_all, now)
         for link, tail in list(self._tails.items()):
             if tail.is_over(now) or not link.is_member:
@@ -245,7 +247,7 @@ class Watching:
 
     def snapshot(self, search: str, most: int) -> dict[str, Any]:
         """The server as it is now."""
-        engine, now = self._engine, _clock()
+        engine, now = self._engine, self.clock()
         self._watched_at = now
         with engine.lock.reading:
             links = list(engine.registry)
@@ -278,7 +280,7 @@ class Watching:
         """One client as it is now; ``None`` if it is not here."""
         with self._engine.lock.reading:
             link = self._find(number)
-            return None if link is None else self._row(link, _clock())
+            return None if link is None else self._row(link, self.clock())
 
     def _row(self, link: Link, now: float) -> dict[str, Any]:
         info, count = link.info, self._count_of(link, now)
@@ -316,7 +318,7 @@ class Watching:
         link = self._find(client)
         if link is None:
             return None
-        now = _clock()
+        now = self.clock()
         tail = self._tails.get(link)
         if tail is None:
             while len(self._tails) >= _TAILS:
