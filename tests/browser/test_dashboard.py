@@ -179,6 +179,10 @@ def test_without_a_token_it_asks_for_one(
     assert page.evaluate("document.activeElement.id") == "token"
     assert not any("/data" in url for url in visit.requested)
 
+    field.fill("名 token")
+    field.press("Enter")
+    page.get_by_role("alert").get_by_text("That is no token").wait_for()
+    assert not any("/data" in url for url in visit.requested)
     field.fill("wrong")
     field.press("Enter")
     page.get_by_role("alert").get_by_text("not the token").wait_for()

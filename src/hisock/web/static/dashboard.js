@@ -156,7 +156,6 @@ async function ask(what, fields) {
   const response = await fetch(`dashboard/${what}?${new URLSearchParams(fields)}`, {
     headers: { Authorization: `Bearer ${state.token}`, "X-Hisock-Dashboard": "1" },
     cache: "no-store",
-    credentials: "omit",
     redirect: "error",
     signal: AbortSignal.timeout(PATIENCE),
   });
@@ -393,9 +392,9 @@ const slowRows = new Rows(
   },
 );
 
-/** A handler without the functions around it, whose names say little. */
-function shortly(where) {
-  return seen(where.replace(/\S*<locals>\./, ""));
+/** Handlers without the functions around them, whose names say little. */
+function shortly(text) {
+  return seen(text.replace(/[\w.]+\.<locals>\./g, ""));
 }
 
 function errorRow() {
@@ -410,7 +409,7 @@ const errorRows = new Rows(
   (row, error) => {
     write(row.cells[0], `${span(error.age)} ago`);
     write(row.cells[1], number(error.count));
-    write(row.cells[2], seen(error.text));
+    write(row.cells[2], shortly(error.text));
     write(row.cells[3], shortly(error.where) || seen(error.code));
     write(row.raised, error.line && `raised at ${seen(error.line)}`);
   },
@@ -637,8 +636,13 @@ $("plot").addEventListener("pointerleave", () => {
 
 $("sign-in").addEventListener("submit", (event) => {
   event.preventDefault();
-  state.token = tokenIn($("token").value);
+  const token = tokenIn($("token").value);
   $("token").value = "";
+  if (!/^[\w-]+$/.test(token)) {
+    signIn("That is no token: it has letters, digits, - and _.");
+    return;
+  }
+  state.token = token;
   sessionStorage.setItem(STORED, state.token);
   poll();
 });
