@@ -56,7 +56,7 @@ class _Count:
 
     def __init__(self, now: float) -> None:
         self.since = now
-        self.asked_at = 0.0
+        self.asked_at = -_ASK
         self.came = self.came_before = self.went_before = 0
         self.rates = (0.0, 0.0)
 
