@@ -271,6 +271,7 @@ def test_a_server_that_stops_is_missed(
     join("ann")
     page = open_dashboard(visit, server)
     page.route("**/data*", lambda route: route.abort())
+    page.evaluate("poll()")
     page.get_by_role("alert").get_by_text("does not answer").wait_for()
     assert page.get_by_role("status").first.inner_text() == "Not reached"
 
@@ -278,6 +279,7 @@ def test_a_server_that_stops_is_missed(
     page.get_by_role("status").get_by_text("Live").wait_for()
     assert names_on(page) == ["ann"]
     server.close()
+    page.evaluate("poll()")
     page.get_by_role("alert").get_by_text("does not answer").wait_for()
     assert visit.went_nowhere_but(origin_of(server))
 

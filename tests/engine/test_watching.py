@@ -49,7 +49,15 @@ def join(server: HiSockServer) -> Iterator[Callable[[str], HiSockClient]]:
             return client
 
         yield join
-        server.close()  # else each client waits for acknowledgements that nobody sends
+        turning(server, stack.close)
+
+
+def turning(server: HiSockServer, action: Callable[[], None]) -> None:
+    """Do what waits for the server, which is turned meanwhile."""
+    acting = threading.Thread(target=action)
+    acting.start()
+    while acting.is_alive():
+        server.run(0.01)
 
 
 def row(watching: Watching, name: str = "ann") -> dict[str, Any]:
@@ -134,20 +142,12 @@ def test_a_call_inside_a_call_is_counted_and_shown(
     number = row(watching)["id"]
     watching.tail(number, 0, payload=True)
     ann.send("outer", None)
-    done = threading.Event()
 
-    def turn() -> None:
-        while not done.is_set():
-            server.run(0.05)
-
-    turning = threading.Thread(target=turn)
-    turning.start()
-    try:
+    def wait() -> None:
         while not answers:
             ann.update(timeout=0.05)
-    finally:
-        done.set()
-        turning.join()
+
+    turning(server, wait)
 
     assert answers == [4]
     assert row(watching)["came"] == 2
@@ -188,8 +188,7 @@ def test_who_left_is_forgotten(
     ann = join("ann")
     watching.tail(row(watching)["id"], 0, payload=False)
     server.send_client("ann", "news", 1)
-    ann.close()
-    server.run(5)
+    turning(server, ann.close)
     watching._count()
 
     assert len(server) == 0
