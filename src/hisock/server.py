@@ -55,6 +55,8 @@ class HiSockServer(ServerFace):
             may lead here without anybody's leave (DNS rebinding).
         allowed_origins: Sites whose pages may connect, as ``"https://example.org"``,
             beside those that this server itself serves.
+        dashboard: Whether its port shows a dashboard, at ``dashboard_url``: ``True``
+            to browsers on this machine, ``"public"`` to those on others, too.
         pages: A folder whose files it serves; ``index.html`` is the page of a folder.
         metrics: Whether ``/metrics`` shows ``stats()`` to Prometheus; ``True`` to one
             on this machine, ``"public"`` to everybody. Needs ``hisock[metrics]``.

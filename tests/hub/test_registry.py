@@ -59,6 +59,7 @@ def test_a_member_is_found_by_everything(registry: Registry[Member]) -> None:
     assert [ada] == list(registry) == registry.named("Ada") == registry.in_group("red")
     assert ada is registry.at_address(("127.0.0.1", 1))
     assert (registry.names(), registry.groups()) == (["Ada"], ["red"])
+    assert registry.group_sizes() == [("red", 1)]
 
 
 def test_members_keep_their_order(registry: Registry[Member]) -> None:

@@ -337,3 +337,21 @@ def test_a_session_is_silent_like_any_other() -> None:
 
     assert client.tick(START + 20) == [GONE]
     assert (client.take_bytes(), session.owes, session.received) == (b"", True, 1)
+
+
+def test_a_ping_measures_the_round_trip(server: Connection) -> None:
+    """The answer to the ping that was asked last tells how long it took; any other
+    number tells nothing."""
+    assert server.round_trip is None
+    server.ping(START + 1)
+    frames: list[bytes] = []
+    compact.Decoder(0).feed(server.take_bytes(), [], frames)
+    asked = compact.decode(frames[0])
+    assert isinstance(asked, Ping)
+
+    measured: list[tuple[float | None, float | None]] = []
+    for number, after in ((asked.n + 1, 1.25), (asked.n, 1.5), (asked.n, 9.0)):
+        server.feed(compact.encode(Pong(number)), START + after)
+        measured.append((server.round_trip, server.pinged_at))
+
+    assert measured == [(None, START + 1), (0.5, None), (0.5, None)]

@@ -113,20 +113,23 @@ def test_who_takes_nothing_is_cut(pages: Path, monkeypatch: pytest.MonkeyPatch) 
     """The time for an answer begins anew with each piece: who takes none is cut, who
     is slow but steady gets all."""
     monkeypatch.setattr(website, "_ANSWER", 0.4)
-    with start_threaded_server((HOST, 0), pages=pages) as server:
-        with dial(server.addr) as stuck, dial(server.addr) as steady:
-            stuck.sendall(request("/large.bin"))
-            steady.sendall(request("/large.bin"))
-            began = time.monotonic()
-            pause = threading.Event()
-            heard = 0
-            while piece := steady.recv(MIB, socket.MSG_WAITALL):
-                heard += len(piece)
-                pause.wait(0.02)  # the network's pace
-            assert heard > 30 * MIB
-            assert time.monotonic() - began > 0.5
-            eventually(lambda: server.stats()["connections"] == 0)
-            assert len(hear_all(stuck)) < 30 * MIB
+    with (
+        start_threaded_server((HOST, 0), pages=pages) as server,
+        dial(server.addr) as stuck,
+        dial(server.addr) as steady,
+    ):
+        stuck.sendall(request("/large.bin"))
+        steady.sendall(request("/large.bin"))
+        began = time.monotonic()
+        pause = threading.Event()
+        heard = 0
+        while piece := steady.recv(MIB, socket.MSG_WAITALL):
+            heard += len(piece)
+            pause.wait(0.02)  # the network's pace
+        assert heard > 30 * MIB
+        assert time.monotonic() - began > 0.5
+        eventually(lambda: server.stats()["connections"] == 0)
+        assert len(hear_all(stuck)) < 30 * MIB
 
 
 def test_who_has_its_answer_and_stays_is_cut(pages: Path) -> None:

@@ -7,6 +7,7 @@ __all__ = ("app", "main")
 import typer
 
 from hisock.cli.demo import demo
+from hisock.cli.serve import serve
 from hisock.constants import __version__
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo)
+app.command()(serve)
 
 
 def _show_version(wanted: bool) -> None:

@@ -127,6 +127,7 @@ class Gate:
                 return self._leave(link, event)
             case Dropped(reason):
                 _done_with(link.inbox, event)
+                self._note_cut(link, reason)
                 _log.info("dropped: %s: %s", dict(link.info), reason)
                 return self._engine.run_event(link, DROP, link.info)
             case Resumed():
@@ -469,7 +470,7 @@ class Gate:
         # Behind a goodbye of ours nothing is left: it was the last to be written.
         if closed.is_cut or closed.error or link.connection.goodbye:
             self._report_undelivered(link)
-        is_normal = not (closed.error or closed.reason.startswith("slow consumer"))
+        is_normal = not (closed.error or self._note_cut(link, closed.reason))
         # Whoever may join may cause this without end.
         is_news = not is_normal and self._repeats.due(Closed)
         say = _log.warning if is_news else _log.info
@@ -482,6 +483,13 @@ class Gate:
             return self._engine.run_event(link, "leave", link.info)
         finally:
             self._engine.members.tell_others(link, Left(dict(link.info)))
+
+    def _note_cut(self, link: Link, reason: str) -> bool:
+        """Whether a client was cut off as too slow; the dashboard is told so."""
+        is_slow = reason.startswith("slow consumer")
+        if is_slow and self._engine.watching is not None:
+            self._engine.watching.cut(link, reason)
+        return is_slow
 
     def _report_undelivered(self, link: Link) -> None:
         """Tell of what was accepted for a client and is not known to have arrived."""

@@ -14,6 +14,7 @@ from hisock.errors import (
     ConversionError,
     Forbidden,
     HandlerError,
+    HiSockError,
     RateLimited,
     Refused,
     Undelivered,
@@ -41,6 +42,8 @@ class Reports:
         handler_errors: Exceptions of handlers, and of what ``every`` calls.
         undelivered_messages: Those of clients that are gone for good.
         unknown_commands: Messages that nobody handles.
+        watch: Told of everything, too: a code, a text, which handler, and the line
+            where it was raised, as far as there is one.
     """
 
     __slots__ = (
@@ -53,6 +56,7 @@ class Reports:
         "raises",
         "undelivered_messages",
         "unknown_commands",
+        "watch",
     )
 
     def __init__(
@@ -65,11 +69,13 @@ class Reports:
         self._repeats = Repeats()
         self.forbidden_messages = self.handler_errors = 0
         self.undelivered_messages = self.unknown_commands = 0
+        self.watch: Callable[[str, str, str, str], None] | None = None
 
     def failed(self, client: Any, entry: HandlerEntry, error: Exception) -> None:
         """A handler raised, or its message could not be converted."""
         self.handler_errors += 1
         error = explain_conversion(entry, error)
+        self._note_raised(error, entry.signature.where)
         if self.raises:
             raise error
         where = entry.signature.where
@@ -87,9 +93,10 @@ class Reports:
     def failed_alone(self, function: Callable[..., Any], error: Exception) -> None:
         """What ``every`` calls raised."""
         self.handler_errors += 1
+        where = getattr(function, "__qualname__", repr(function))
+        self._note_raised(error, where)
         if self.raises:
             raise error
-        where = getattr(function, "__qualname__", repr(function))
         if self._table.on_error is not None:
             text = f"{where} failed: {error}"
             self._tell(HandlerError(text, None, "", where), error)
@@ -98,6 +105,7 @@ class Reports:
 
     def blocked(self, where: str, seconds: float) -> None:
         """A handler kept the loop from everything else for a while."""
+        self._note("blocked", f"it blocked the loop for {seconds:.2f} s", where)
         if count := self._repeats.due(where):
             text = (
                 "handler %s blocked the loop for %.2f s (%d); await what takes long, "
@@ -111,6 +119,7 @@ class Reports:
             return
         self.unknown_commands += 1
         command = mail.command or ""
+        self._note("unknown_command", unknown_command(self._table, command))
         if self._table.on_error is not None:
             text = f"{self._name}: {unknown_command(self._table, command)}"
             self._tell(UnknownCommand(text, client, command), None)
@@ -132,6 +141,7 @@ class Reports:
             f"{self._name}: {dict(client)} may not {entry.command!r:.64}; its message "
             "was dropped"
         )
+        self._note("forbidden", text, where)
         if self._table.on_error is not None:
             self._tell(Forbidden(text, client, entry.command, where), None)
         elif count := self._repeats.due(("forbidden", entry.command)):
@@ -140,12 +150,13 @@ class Reports:
     def too_often(self, client: Any, entry: HandlerEntry) -> None:
         """A client sent a command more often than may be; the message is dropped."""
         self.forbidden_messages += 1
+        where = entry.signature.where
         text = (
             f"{self._name}: {dict(client)} sends {entry.command!r:.64} more often than "
             f"{entry.options.rate}; its message was dropped"
         )
+        self._note("rate_limited", text, where)
         if self._table.on_error is not None:
-            where = entry.signature.where
             self._tell(RateLimited(text, client, entry.command, where), None)
         elif count := self._repeats.due(("rate", entry.command)):
             self._log.warning("%s (%d)", text, count)
@@ -162,6 +173,7 @@ class Reports:
         if not is_ours:
             where = f"{type(error).__name__} at {_last_line(error)}"
         text = f"{self._name}: the check {_name_of(check)} failed: {where}"
+        self._note("check_failed", text, _name_of(check))
         if self._table.on_error is not None:
             self._tell(HandlerError(text, None, "", _name_of(check)), error)
         elif count := self._repeats.due(where):
@@ -181,10 +193,28 @@ class Reports:
             f"{self._name}: {dict(client)} is gone before {len(sent)} messages to it "
             f"were acknowledged, the first {sent[0].command!r:.64}"
         )
+        self._note("undelivered", text)
         if self._table.on_error is not None:
             self._tell(Undelivered(text, client, sent), None)
         elif count := self._repeats.due("undelivered"):
             self._log.warning("%s (%d)", text, count)
+
+    def _note(self, code: str, text: str, where: str = "", line: str = "") -> None:
+        if self.watch is not None:
+            self.watch(code, text, where, line)
+
+    def _note_raised(self, error: Exception, where: str) -> None:
+        if self.watch is None:
+            return
+        try:
+            text = f"{type(error).__name__}: {error}"
+        except Exception:  # it has a ``__str__`` of its own
+            text = type(error).__name__
+        if isinstance(error, ConversionError):
+            text = text.partition(", got ")[0]  # behind it stands what was sent
+        code = error.code if isinstance(error, HiSockError) else HandlerError.code
+        line = "" if error.__traceback__ is None else _last_line(error)
+        self.watch(code, text, where, line)
 
     def _tell(self, report: HandlerError | Refused, error: Exception | None) -> None:
         report.__cause__ = error

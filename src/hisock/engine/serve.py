@@ -41,6 +41,7 @@ from hisock.types import Limits
 if TYPE_CHECKING:
     from hisock.engine.owner import Done
     from hisock.engine.tls import ServerTls
+    from hisock.engine.watching import Watching
 
 #: Seconds that a server which is stopped waits for what was accepted.
 DRAIN: Final = 10.0
@@ -65,6 +66,7 @@ class ServerEngine:
         resume_window: Seconds that a session is kept after a cut.
         dead_after: Seconds of silence after which a peer counts as gone.
         tls: Encrypts every connection; ``None`` for plain ones.
+        post: Its kind: one that counts, where ``watch`` is to be called.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class ServerEngine:
         resume_window: float,
         dead_after: float,
         tls: ServerTls | None = None,
+        post: type[Post] = Post,
     ) -> None:
         self.table = HandlerTable(on_server=True)
         self.limits = limits
@@ -92,7 +95,7 @@ class ServerEngine:
             dead_after=dead_after,
             tls=tls,
         )
-        self.outgoing = Post(self.lock, self.turn, self.pump.ready, self.settle)
+        self.outgoing = post(self.lock, self.turn, self.pump.ready, self.settle)
         self.members = Members(
             *(name, limits, self.lock, self.turn, self.outgoing, self.settle),
             roster=roster,
@@ -104,6 +107,8 @@ class ServerEngine:
         self.pace = Pace(self.wake)
         self.answers = Answers(self)
         self._runner = Runner(self.table, self.answers, self.outgoing, by_client=True)
+        #: Who counts for the dashboard, where there is one.
+        self.watching: Watching | None = None
         self.name = name
         capacity = max_connections or limits.connections
         self.gate = Gate(self, capacity, wires, resume_window, name)
@@ -113,8 +118,7 @@ class ServerEngine:
         self._lending = threading.Lock()
         #: How often a thread that waits had the turn, or has it just now.
         self._loans = 0
-        self._wanted = 0
-        self._handled = 0
+        self._wanted = self._handled = 0
         #: What had its turn, calls and what clients say of themselves included.
         self.messages_received = 0
         self._finished_handlers: deque[Callable[[], None]] = deque()
@@ -220,6 +224,17 @@ class ServerEngine:
                 self.outgoing.flush()
         if self.ending.has_begun:
             self.ending.finish()
+
+    def watch(self) -> Watching:
+        """Have everything counted from now on; before anything has happened."""
+        from hisock.engine.watching import WatchedRunner, Watching
+
+        self.watching = watching = Watching(self)
+        self.reports.watch = watching.failed
+        runner = WatchedRunner(self.table, self.answers, self.outgoing, by_client=True)
+        runner.watching = watching
+        self._runner = runner
+        return watching
 
     def time_handlers(self) -> None:
         """Report handlers that hold up the program's own loop."""

@@ -15,6 +15,7 @@ from hisock.engine.dial import DEAD_AFTER, listen_at, parse_address, spell_addre
 from hisock.engine.face import Face, check_limits, check_times
 from hisock.engine.inquiry import Inquiry
 from hisock.engine.link import Link
+from hisock.engine.post import Post
 from hisock.engine.serve import ServerEngine
 from hisock.engine.stats import stats_of
 from hisock.engine.website import WebOptions, Website, check_web
@@ -104,10 +105,11 @@ class ServerFace(Face):
             resume_window=resume_window,
             dead_after=dead_after,
             tls=self._tls,
+            post=_post_for(web),
         )
+        self._website = Website(web, self._address, tls is not None, self._engine)
         if "websocket" in chosen:
-            where = (self._address, tls is not None)
-            self._engine.pump.website = Website(web, *where, self._engine)
+            self._open_website(is_there=listener is not None)
         gate = self._engine.gate
         gate.describe = _describer(self)
         gate.takes_classic = wires is not None and "classic" in chosen
@@ -138,6 +140,12 @@ class ServerFace(Face):
         self._engine.gate.require(check)
         return check
 
+    def _open_website(self, *, is_there: bool) -> None:
+        self._engine.pump.website = self._website
+        self._website.open_dashboard()
+        if is_there:
+            self._website.tell_dashboard(self.addr)
+
     def _close_after(self, error: BaseException | None) -> None:
         """Clients of a program that fails shall come back to the next one."""
         self._engine.close(reconnect=error is not None)
@@ -145,6 +153,7 @@ class ServerFace(Face):
     def _listen(self, listener: socket.socket) -> None:
         """Serve a listening socket."""
         self.addr = _name_of(listener)
+        self._website.tell_dashboard(self.addr)
         self._engine.pump.listen(listener)
 
     def __str__(self) -> str:
@@ -243,6 +252,15 @@ class ServerFace(Face):
         .. versionadded:: 4.0
         """
         return None if self._tls is None else self._tls.fingerprint
+
+    @property
+    def dashboard_url(self) -> str | None:
+        """Where a browser on this machine finds the dashboard, with the token that
+        lets one see it: keep it to yourself. ``None`` without ``dashboard=``.
+
+        .. versionadded:: 4.0
+        """
+        return self._website.dashboard_url(self.addr)
 
     def get_addr(self) -> Any:
         """The address the server really listens at."""
@@ -368,6 +386,15 @@ def _name_of(listener: Any) -> Any:
     """Where a socket really listens."""
     name = listener.getsockname()
     return name[:2] if isinstance(name, tuple) else f"unix:{name}"
+
+
+def _post_for(web: WebOptions) -> type[Post]:
+    """What sends for a server: one that counts, where there is a dashboard."""
+    if not web.get("dashboard"):
+        return Post
+    from hisock.engine.watching import WatchedPost
+
+    return WatchedPost
 
 
 def _describer(face: ServerFace) -> Callable[[Link, Hello], ClientInfo]:

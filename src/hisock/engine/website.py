@@ -23,6 +23,7 @@ from hisock.session.connection import LINGER
 
 if TYPE_CHECKING:
     from hisock.engine.link import Link
+    from hisock.engine.panel import Panel
     from hisock.engine.serve import ServerEngine
     from hisock.session.connection import Connection
     from hisock.web.routes import Routes
@@ -33,6 +34,7 @@ _ANSWER: Final = 60.0
 
 _ORIGIN: Final = re.compile(r"https?://[^/?#@*\s]+")
 _NAME: Final = re.compile(r"[0-9A-Za-z._-]+|[0-9a-fA-F:.]+")
+_PAGES: Final = ("pages", "metrics", "dashboard")
 #: From where nobody else can call, and how the other such addresses begin.
 _HERE: Final = ("::1", "unix")
 _LOOPBACK: Final = ("127.", "::ffff:127.")
@@ -45,6 +47,7 @@ class WebOptions(TypedDict, total=False):
 
     allowed_hosts: Collection[str]
     allowed_origins: Collection[str]
+    dashboard: bool | Literal["public"]
     pages: str | Path | None
     metrics: bool | Literal["public"]
 
@@ -62,15 +65,16 @@ def check_web(options: WebOptions, wires: Collection[str]) -> None:
     """
     if unknown := options.keys() - WebOptions.__annotations__.keys():
         raise TypeError(f"a server has no option {min(unknown)!r}")
-    if "websocket" not in wires and any(map(options.get, ("pages", "metrics"))):
+    wanted = [name for name in _PAGES if options.get(name)]
+    if wanted and "websocket" not in wires:
         raise InvalidOption(
-            'pages and metrics come over HTTP, so wires has to name "websocket"'
+            f'{wanted[0]} comes over HTTP, so wires has to name "websocket"'
         )
     _check_rules(options)
-    if options.get("metrics", False) not in (False, True, "public"):
-        raise InvalidOption(
-            f'metrics is True, False or "public", not {options["metrics"]!r:.80}'
-        )
+    for name in ("metrics", "dashboard"):
+        value: object = options.get(name, False)
+        if not (isinstance(value, bool) or value == "public"):
+            raise InvalidOption(f'{name} is True, False or "public", not {value!r:.80}')
     if options.get("metrics") and find_spec("prometheus_client") is None:
         raise InvalidOption(
             "metrics= needs a package that is not installed; the cure is: "
@@ -118,6 +122,7 @@ class Website:
         engine: The server's engine.
 
     Attributes:
+        panel: The dashboard, once it is opened.
         refused: Requests that were not served, for whom they came from or asked for.
     """
 
@@ -140,6 +145,7 @@ class Website:
         self._rules: Rules | None = None
         self._routes: Routes | None = None
         self._repeats = Repeats()
+        self.panel: Panel | None = None
 
     # Both on the first request: what they import costs 25 ms that few servers need.
 
@@ -176,6 +182,26 @@ class Website:
                 answer = Metrics(partial(stats_of, self._engine)).answer
                 self._routes.add("/metrics", answer, is_local=metrics != "public")
         return self._routes
+
+    def open_dashboard(self) -> None:
+        """Have a dashboard, where that is wanted."""
+        wanted = self._options.get("dashboard", False)
+        if wanted:
+            from hisock.engine.panel import Panel  # and what it counts with
+
+            is_public = wanted == "public"
+            self.panel = Panel(self._engine, self._scheme, is_public=is_public)
+
+    def dashboard_url(self, address: Any) -> str | None:
+        """Where the dashboard of a server that listens there is; ``None`` for none."""
+        if self.panel is None or address is None:
+            return None
+        return self.panel.url(address)
+
+    def tell_dashboard(self, address: Any) -> None:
+        """Log where it is, if there is one."""
+        if self.panel is not None:
+            self.panel.tell(address)
 
     def upgrade(self, link: Link, first: bytes) -> None:
         """Go on with a client that begins as HTTP."""
@@ -226,6 +252,9 @@ class Website:
         host = str(link.address[0])
         from_here = host in _HERE or host.startswith(_LOOPBACK)
         try:
+            shown = None if self.panel is None else self.panel.answer(link, head)
+            if shown is not None:
+                return shown
             return self.routes.answer(head, from_here=from_here)
         except HttpError:
             raise

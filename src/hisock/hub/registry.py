@@ -144,6 +144,10 @@ class Registry(Generic[M]):
         """All groups somebody is in."""
         return list(self._groups)
 
+    def group_sizes(self) -> list[tuple[str, int]]:
+        """All of these, each with how many are in it."""
+        return [(name, len(members)) for name, members in self._groups.items()]
+
 
 def _enter(table: dict[str, dict[M, None]], key: str | None, member: M) -> None:
     if key is not None:

@@ -112,7 +112,7 @@ class Connection(PackedHandshake):
                 decoder.feed(data, frames, at_once)
             finally:
                 if at_once:
-                    self._act(at_once)
+                    self._act(at_once, now)
         except RemoteProtocolError as error:
             ended = self._end(Input.VIOLATION, now, Closed(str(error), error))
         else:
@@ -149,7 +149,7 @@ class Connection(PackedHandshake):
             self._out += compact.encode(Ack(session.tell()))
             self.needs_attention = True
 
-    def _act(self, frames: list[bytes]) -> None:
+    def _act(self, frames: list[bytes], now: float) -> None:
         """Replies, credit and pings never wait behind handlers; requests do, but are
         known at once."""
         requests = self.requests
@@ -160,8 +160,9 @@ class Connection(PackedHandshake):
                 case Ping(n):
                     asked = n
                     self.idle_talk += 1
-                case Pong():
+                case Pong(number):
                     self.idle_talk += 1
+                    self._note_answer(number, now)
                 case Ack(number):  # not counted: what we send asks for it
                     if self.session is not None:
                         self.session.replay.acknowledge(number)
@@ -233,9 +234,20 @@ class Connection(PackedHandshake):
             self.deadline = ask_at
         elif self._asked_at != self.heard:  # since then nobody asked
             self._asked_at = self.heard
-            self._out += compact.encode(Ping(milliseconds(now) % _PING_RANGE))
-            self.needs_attention = True
+            self.ping(now)
         return []
+
+    def ping(self, now: float) -> None:
+        """Ask whether somebody is there; the answer tells the round trip."""
+        self.pinged_at = now
+        self._out += compact.encode(Ping(_ping_number(now)))
+        self.needs_attention = True
+
+    def _note_answer(self, number: int, now: float) -> None:
+        asked = self.pinged_at
+        if asked is not None and number == _ping_number(asked):
+            self.round_trip = now - asked
+            self.pinged_at = None
 
     def listen_anew(self, now: float) -> None:
         """Nobody read for a while: silence counts from now on."""
@@ -284,6 +296,10 @@ class Connection(PackedHandshake):
         elif before is not State.CLOSING:
             self.deadline = now + LINGER
         return [] if before is State.CLOSING else [closed]
+
+
+def _ping_number(now: float) -> int:
+    return milliseconds(now) % _PING_RANGE
 
 
 def _bye_for(happened: Input, closed: Closed) -> Bye:

@@ -85,8 +85,10 @@ class Handshake:
         needs_attention: Whether ``take_bytes`` has something, or an end began.
         requests: Calls and streams; only on the compact wire.
         session: What goes on when the link does not; ``None`` if nothing does.
+        pinged_at: When this side asked what was not answered yet.
         room: Where the next bytes belong if not into a buffer of their own; ``feed`` is
             then told how many came.
+        round_trip: Seconds that the last answer to a ping took; ``None`` before.
         serves_http: Whether it may.
         state: Where the conversation stands.
         token: What a client proves with who it is.
@@ -122,9 +124,11 @@ class Handshake:
         "is_open",
         "is_packed",
         "needs_attention",
+        "pinged_at",
         "refusal",
         "requests",
         "room",
+        "round_trip",
         "serves_http",
         "session",
         "state",
@@ -151,6 +155,8 @@ class Handshake:
         self._dead_after = dead_after
         self._early = 0
         self._asked_at = -1.0
+        self.pinged_at: float | None = None
+        self.round_trip: float | None = None
         self.heard = now
         self.session = session
         self.welcome: Welcome | None = None
