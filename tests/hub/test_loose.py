@@ -339,3 +339,19 @@ def test_a_new_gap_joins_the_last_one_of_its_group() -> None:
 
     assert frames.took(entry) == encode_gap(2, "red")
     assert other is not None
+
+
+def test_what_is_gone_does_not_wait() -> None:
+    """On a wire without gaps: neither what was dropped when it came, nor what a newer
+    one took the place of."""
+    outbox = Outbox(BOUND)
+    first = _WRITER.message("it", b"1" * BOUND)
+    assert isinstance(first, bytes)
+    outbox.append(first)
+    outbox.add_loose(b"newest", tell_nothing, drops_newest=True)
+    assert outbox.waiting() == [first]
+
+    for state in (b"old", b"new"):
+        outbox.add_loose(state, tell_nothing, slot="state")
+    assert outbox.waiting() == [first, b"new"]
+    assert outbox.size == len(first) + len(b"new")

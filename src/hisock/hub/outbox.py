@@ -143,7 +143,7 @@ class Outbox:
         last = frames[-1] if frames else None
         if drops_newest and self.is_full:
             gap, more = loose.gap(group, last)
-            if gap is not None:
+            if gap is not None and gap.frame:
                 frames.append(gap)
             self.size += more
             return
@@ -305,11 +305,12 @@ class Outbox:
     def waiting(self) -> list[Written]:
         """What has no number yet, the oldest first."""
         self._settle()
-        return [
+        frames = [
             f.frame if isinstance(f, Loose) else f
             for f in self._frames or ()
             if not isinstance(f, Plain)
         ]
+        return [frame for frame in frames if frame != b""]  # what was dropped is gone
 
     def clear(self) -> None:
         """Forget everything."""
