@@ -6,6 +6,7 @@ A raw listening socket plays a server of 1.1, which knows no sessions.
 from __future__ import annotations
 
 import contextlib
+import json
 import select
 import socket
 from collections.abc import Iterator
@@ -17,7 +18,17 @@ from hisock import ClientDisconnected, connect
 from hisock.client import HiSockClient
 from hisock.errors import SessionLost
 
-from .raw import PATIENCE, SERVER_GOODBYE, Listener, Raw, eventually, frame
+from .compact import Compact, packed
+from .raw import (
+    CLIENT_HELLO,
+    PATIENCE,
+    PROBE,
+    SERVER_GOODBYE,
+    Listener,
+    Raw,
+    eventually,
+    frame,
+)
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -168,3 +179,54 @@ def test_a_client_that_is_closed_while_it_tries(scene: Scene) -> None:
     scene.turn_until(lambda: scene.told == ["drop"])
     scene.client.close()
     assert not scene.has_caller()
+
+
+def test_a_session_whose_welcome_was_lost_is_not_the_old_one(scene: Scene) -> None:
+    """The server wants no more of a session, the client draws another, and the link
+    breaks before it hears that this was let in. It hears so when it is back; what the
+    old session still owed is reported, and not said in the new one."""
+    old = take_call(scene)
+    welcome(old[0], old[1], resumed=False)
+    scene.turn_until(lambda: scene.client.wire == "compact")
+    scene.client.send("it", b"old")
+    old[0].sock.close()
+
+    refusing, asked = take_call(scene)
+    assert asked["sid"] == old[1]["sid"]
+    refusing.send(frame(b'$REFUSED$ {"code":"unauthorized","text":"","retry":0}'))
+    scene.turn_until(scene.has_caller)
+    silent, first = take_call(scene)
+    assert first["sid"] != old[1]["sid"]
+    silent.sock.close()  # what it answered is lost
+
+    server, again = take_call(scene)
+    assert (again["sid"], again["epoch"]) == (first["sid"], None)
+    welcome(server, again, resumed=True)
+    scene.turn_until(lambda: scene.told[1:])
+    lost = scene.told[1]
+    assert isinstance(lost, SessionLost)
+    assert [(each.command, each.content) for each in lost.unacked] == [("it", b"old")]
+    scene.client.send("it", b"new")
+    server.take_frame()  # it has heard the welcome
+    told = server.take_packed()
+    while told[0] >= 32:
+        told = server.take_packed()
+    assert told == [1, "it", b"new"]
+    server.send(packed(32, 1))  # and that is its first
+
+
+def take_call(scene: Scene) -> tuple[Compact, dict[str, Any]]:
+    """The next time that the client calls, and what it says of itself."""
+    scene.turn_until(scene.has_caller)
+    server = Compact(scene.listener.accept().sock)
+    scene.servers.append(server)
+    said = server.take_frame()
+    assert server.take_frame() == PROBE
+    return server, json.loads(said.removeprefix(CLIENT_HELLO))
+
+
+def welcome(server: Compact, hello: dict[str, Any], *, resumed: bool) -> None:
+    """Let it in, with the session that it asks for."""
+    fields = {"proto": 2, "sid": hello["sid"], "epoch": "ab" * 8, "got": 0, "now": 0}
+    fields |= {"resumed": resumed, "limits": {}, "window": 30}
+    server.send(frame(b"$WELCOME$ " + json.dumps(fields).encode()))

@@ -107,6 +107,7 @@ class Reconnector:
         "_looks_up",
         "_next_target",
         "_reason",
+        "_replaces",
         "_secure",
         "_session",
         "_targets",
@@ -148,6 +149,8 @@ class Reconnector:
         self.awaits = False
         self._was_welcome = False
         self._reason = ""
+        #: Whether the session took the place of one whose loss has not been told.
+        self._replaces = False
         self._session: Session | None = None
         self._begin()
 
@@ -226,7 +229,12 @@ class Reconnector:
         was_dropped = link.is_dropped
         if not was_dropped:
             self._agree(link, welcome)
-        elif welcome is not None and welcome.resumed and self._session is not None:
+        elif (
+            welcome is not None
+            and welcome.resumed
+            and self._session is not None
+            and not self._replaces
+        ):
             self._resume(link, self._session, welcome)
         else:
             self._start_over(link, welcome)
@@ -271,6 +279,7 @@ class Reconnector:
         error = self._loss(link, self._reason or reason, missed)
         self.persona.begins_anew()
         self._reason = ""
+        self._replaces = False
         link.outbox.clear()
         if connection.requests is not None:
             connection.requests.fail_all(error)
@@ -302,8 +311,9 @@ class Reconnector:
             self._reason = self._reason or "unauthorized"
             old = self._session
             self._begin()
-            # What was sent is reported with the next welcome.
+            # What was sent is reported with the next welcome, whatever that says.
             self._session.replay = old.replay
+            self._replaces = True
         self.come_back(refusal.retry_ms)
         return True
 
