@@ -19,7 +19,7 @@ from websockets.exceptions import PayloadTooBig
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.http11 import Response as Answer
-from websockets.protocol import Protocol
+from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
@@ -239,8 +239,8 @@ class WebSocket:
 
     def close(self) -> None:
         """Close, as the RFC wants it, with our code and text; once."""
-        if not self.is_open or self._protocol.close_sent is not None:
-            return
+        if not self.is_open or self._protocol.state is not State.OPEN:
+            return  # or there is nobody to tell: the socket has ended
         said = self._said_bye or Bye(0 if self._heard_bye else 16)
         code = _CODES.get(said.code, _OWN + said.code)
         reason = said.text.encode()[:_REASON].decode(errors="ignore")
