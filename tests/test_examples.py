@@ -5,131 +5,21 @@ Each test reads like the terminals it opens: what is typed, and what must then a
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import signal
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+from tests.terminal import Terminal
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-PATIENCE = 10.0
 IMPORTED = {"safe_sums.py"}  # runs as a part of basic_server.py
 
 needs_ctrl_c = pytest.mark.skipif(
     sys.platform == "win32", reason="on Windows interrupt() is no Ctrl-C but an end"
 )
-
-
-class Terminal:
-    """One program in its own process, with its output collected as it comes."""
-
-    def __init__(self, program: str, *arguments: str) -> None:
-        self.program = program
-        self._bytes = b""
-        self._shown = ""
-        self._read = 0  # how much of it an expect has consumed
-        self._ended = False
-        self._changed = threading.Condition()
-        self._process = subprocess.Popen(
-            [sys.executable, "-u", "-X", "utf8", str(EXAMPLES / program), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        self._reader = threading.Thread(target=self._collect, daemon=True)
-        self._reader.start()
-
-    def _collect(self) -> None:
-        assert self._process.stdout is not None
-        while piece := os.read(self._process.stdout.fileno(), 65536):
-            with self._changed:
-                self._bytes += piece  # which may end amid a character or a line end
-                whole = self._bytes.removesuffix(b"\r").decode(errors="replace")
-                self._shown = whole.replace("\r\n", "\n")
-                self._changed.notify_all()
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    @property
-    def shown(self) -> str:
-        """Everything that the terminal has shown so far."""
-        with self._changed:
-            return self._shown
-
-    def expect(self, text: str) -> None:
-        """Wait until `text` appears below what was expected before."""
-        self.expect_match(re.escape(text))
-
-    def expect_match(self, pattern: str) -> re.Match[str]:
-        """As `expect`, for a regular expression; the match it found."""
-        deadline = time.monotonic() + PATIENCE
-        compiled = re.compile(pattern)
-        with self._changed:
-            while not (match := compiled.search(self._shown, self._read)):
-                left = deadline - time.monotonic()
-                if self._ended or left <= 0 or not self._changed.wait(left):
-                    pytest.fail(f"{self.program}: no {pattern!r} in\n{self._shown}")
-            self._read = match.end()
-        return match
-
-    def type(self, line: str) -> None:
-        """Type one line, with Enter."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n".encode())
-        self._process.stdin.flush()
-
-    def end_input(self) -> None:
-        """Press Ctrl-D (Ctrl-Z on Windows): the end of standard input."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-
-    def interrupt(self) -> None:
-        """Press Ctrl-C and wait for an orderly end, without a traceback."""
-        if sys.platform == "win32":
-            self._process.terminate()
-            self._process.wait(PATIENCE)
-        else:
-            self._wait_until_it_waits()
-            self._process.send_signal(signal.SIGINT)
-            self.expect_end()
-
-    def _wait_until_it_waits(self) -> None:
-        """What it has shown may be said just before it gets to where it waits; a person
-        is not that quick. Only Linux tells."""
-        status = Path(f"/proc/{self._process.pid}/stat")
-        deadline = time.monotonic() + PATIENCE
-        while status.exists() and status.read_text().rpartition(") ")[2][0] != "S":
-            assert time.monotonic() < deadline, f"{self.program} never waits"
-            time.sleep(0.001)
-
-    def expect_end(self) -> None:
-        """Wait until the program has ended by itself, with exit code 0."""
-        try:
-            code = self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            pytest.fail(f"{self.program} did not end; it showed\n{self.shown}")
-        self._reader.join(PATIENCE)
-        assert code == 0, f"{self.program} ended with {code}:\n{self.shown}"
-        assert "Traceback" not in self.shown
-
-    def kill(self) -> None:
-        """End the process whatever it does, and let go of its pipes."""
-        self._process.kill()
-        self._process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
-        with contextlib.suppress(OSError):  # unsent input has no reader any more
-            self.end_input()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
 
 
 class Open(Protocol):
@@ -156,7 +46,7 @@ def run() -> Iterator[Open]:
     terminals: list[Terminal] = []
 
     def open_terminal(program: str, *arguments: str) -> Terminal:
-        terminals.append(Terminal(program, *arguments))
+        terminals.append(Terminal(str(EXAMPLES / program), *arguments))
         return terminals[-1]
 
     yield open_terminal
@@ -188,8 +78,16 @@ def test_the_readme_names_every_example() -> None:
     """A reader of the table misses no program."""
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
-    names = sorted(path.name for path in EXAMPLES.glob("*.py"))
+    files = sorted(EXAMPLES.rglob("*.py"))
+    names = [path.relative_to(EXAMPLES).as_posix() for path in files]
     assert [name for name in names if f"({name})" not in readme] == []
+
+
+def test_an_example_is_short() -> None:
+    """A reader sees a program of the browser's examples at a glance."""
+    files = EXAMPLES.glob("browser_*/*.py")
+    long = [path for path in files if len(path.read_text("utf-8").splitlines()) >= 60]
+    assert not long
 
 
 @pytest.mark.parametrize(

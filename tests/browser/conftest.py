@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
+from tests.terminal import Terminal
 
 #: Debian's; the browsers that Playwright could fetch would come from elsewhere.
 CHROMIUM = Path("/usr/bin/chromium")
+#: A page that connects, and notes what happens.
+PAGES = Path(__file__).with_name("pages")
 
 
 def _missing(what: str) -> None:
@@ -41,6 +44,26 @@ def browser() -> Iterator[Any]:
         )
         yield launched
         launched.close()
+
+
+class Run(Protocol):
+    """Runs a server as a program: its terminal, and the address that it prints."""
+
+    def __call__(self, *command: str) -> tuple[Terminal, str]: ...
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """Run servers as programs; whatever still runs at the end of the test is killed."""
+    terminals = []
+
+    def run(*command: str) -> tuple[Terminal, str]:
+        terminals.append(Terminal(*command))
+        return terminals[-1], terminals[-1].expect_match(r"http://[\d.]+:[1-9]\d*")[0]
+
+    yield run
+    for terminal in terminals:
+        terminal.kill()
 
 
 class Visit:
@@ -77,6 +100,35 @@ class Visit:
         return bool(urls) and all(url.startswith(inside) for url in urls)
 
 
+class Open(Protocol):
+    """Opens one more page, in a context of its own."""
+
+    def __call__(self, url: str, **options: Any) -> Any: ...
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Open]:
+    """Open pages that know nothing of each other; options are those of a context.
+
+    What a script throws and nobody catches fails the test.
+    """
+    contexts = []
+    errors: list[str] = []
+
+    def open_page(url: str, **options: Any) -> Any:
+        contexts.append(browser.new_context(**options))
+        contexts[-1].set_default_timeout(10_000)
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: errors.append(f"{url}: {error}"))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Visit]:
     """A new page, without anything of the pages before it."""
@@ -84,3 +136,16 @@ def visit(browser: Any) -> Iterator[Visit]:
     context.set_default_timeout(10_000)
     yield Visit(context.new_page())
     context.close()
+
+
+@pytest.fixture
+def connected(open_page: Open) -> Open:
+    """Open ``pages/index.html`` and connect; ``page`` in it is what ``page.js`` has."""
+
+    def connected(url: str, **options: Any) -> Any:
+        page = open_page(url)
+        page.wait_for_selector("html[data-ready]", state="attached")
+        page.evaluate("(options) => page.connect(options)", options)
+        return page
+
+    return connected

@@ -276,7 +276,7 @@ def test_a_client_learns_why_it_was_refused(compact: Net) -> None:
 
 def test_a_server_without_the_wire_of_1_1(compact: Net) -> None:
     """Serves ours, and sends a peer of 1.1 away in its own words."""
-    server = compact.server(wires=("compact", compact.spoken))
+    server = compact.server(wires={"compact", compact.spoken})
     _echo(compact, server)
     theirs = compact.raw_client(server, "theirs", wire="classic")
     assert theirs.receive() == b"$DISCONN$"

@@ -178,6 +178,7 @@ def test_every_method_of_a_server_from_any_thread(hand: Net) -> None:
         "group": lambda: server.group("red"),
         "stats": server.stats,
         "fingerprint": lambda: server.fingerprint,
+        "dashboard_url": lambda: server.dashboard_url,
         "authenticate": lambda: server.authenticate(lambda credentials: True),
         "every": lambda: server.every(60)(print),
         "on_error": lambda: server.on_error(print),
