@@ -4,8 +4,9 @@ How a document says what its blocks are:
 
 - A comment on the line above a ``python`` block says how it runs: ``<!-- run -->`` by
   itself, ``<!-- run: server -->`` together with the next python block, which then is
-  its ``<!-- run: client -->``. The port 6969 is replaced by a free one. A block
-  without a comment is a mistake.
+  its ``<!-- run: client -->``; ``<!-- run: with its page -->`` with the ``html`` block
+  below it, which ``tests/browser`` opens. The port 6969 is replaced by a free one. A
+  block without a comment is a mistake.
 - A ``text`` block that is the next one below such a program, in the same section, is
   what it prints: each line has to appear. Any other ``text`` block is a drawing.
 - A ``wire`` block (``docs/wire.md``) is a conversation with the server above it. A
@@ -31,6 +32,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, get_args
+from urllib.request import urlopen
 
 import pytest
 from msgspec.structs import replace
@@ -146,6 +148,13 @@ def printed(program: Block) -> list[str]:
     return []
 
 
+def page_of(program: Block) -> str:
+    """The page that stands below a program which serves it."""
+    page = BLOCKS[BLOCKS.index(program) + 1]
+    assert (page.language, page.section) == ("html", program.section), program
+    return page.text
+
+
 def partner(program: Block, offset: int) -> Block | None:
     """The python block before or after one, in the same document."""
     index = PROGRAMS.index(program) + offset
@@ -237,6 +246,12 @@ class Stage:
         self._folder = folder
         self._changed = threading.Condition()
         self._cast: list[Process] = []
+
+    def add_page(self, text: str) -> None:
+        """Have a page in the folder that programs serve as ``pages``."""
+        pages = self._folder / "pages"
+        pages.mkdir()
+        (pages / "index.html").write_text(text, encoding="utf-8")
 
     def run(self, block: Block, port: int) -> Process:
         """Start a program with this port in the place of 6969."""
@@ -333,6 +348,12 @@ def serve(stage: Stage, block: Block) -> tuple[Process, int]:
     return server, port
 
 
+def serve_with_page(stage: Stage, block: Block) -> int:
+    """Run a server with the page that stands below it; its port."""
+    stage.add_page(page_of(block))
+    return serve(stage, block)[1]
+
+
 @pytest.mark.parametrize("block", PROGRAMS, ids=str)
 def test_program_runs(stage: Stage, block: Block) -> None:
     """Whatever Python a document shows runs, and prints what stands below it.
@@ -346,6 +367,10 @@ def test_program_runs(stage: Stage, block: Block) -> None:
             stage.wait_until(lambda: program.ended, f"the end of {block}")
             check_printed(printed(block), [program])
             program.check_end()
+        case "run: with its page":
+            port = serve_with_page(stage, block)
+            with urlopen(f"http://{HOST}:{port}/", timeout=PATIENCE) as answer:
+                assert answer.read().decode() == page_of(block)
         case "run: server":
             client = partner(block, +1)
             if client is None or client.marker != "run: client":
