@@ -332,12 +332,13 @@ class SharedPump:
 
         Costs two descriptors, and each wait a system call more.
         """
-        if self._bell is None:
-            near, far = socket.socketpair()
-            near.setblocking(False)
-            far.setblocking(False)
-            self._waiter.listen(near)
-            self._bell = far, near
+        with self._changed:  # two threads may come at once, and one bell is heard
+            if self._bell is None:
+                near, far = socket.socketpair()
+                near.setblocking(False)
+                far.setblocking(False)
+                self._waiter.listen(near)
+                self._bell = far, near
 
     def ring(self) -> None:
         """Something changed that is not on the socket: everybody looks again."""
