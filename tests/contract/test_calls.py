@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -339,3 +341,33 @@ def test_calls_within_calls_have_a_depth(compact: Net) -> None:
         client.call("dig", 60)
     assert caught.value.code == "overloaded"
     assert client.call("dig", 6) == 6
+
+
+def test_calls_beside_each_other_are_not_nested(compact: Net) -> None:
+    """However many handlers run at a time: what counts is how many wait for one
+    another."""
+    server = compact.server()
+    client = compact.client(server, "ann")
+    count = 24
+    begun: list[int] = []
+    all_run = asyncio.Event()
+
+    @server.on("outer", concurrency=count)
+    async def outer(who: Any, message: int) -> int:
+        begun.append(message)
+        if len(begun) == count:
+            all_run.set()
+        await all_run.wait()
+        return int(await who.call("back", message))
+
+    @client.on("back", threaded=True, concurrency=count)
+    def back(message: int) -> int:
+        return client.call("inner", message, type=int)
+
+    server.on("inner")(lambda who, message: -message)
+    compact.turn()
+    with ThreadPoolExecutor(count) as pool:
+        asked = [pool.submit(client.call, "outer", n) for n in range(count)]
+        got = [each.result() for each in asked]
+
+    assert got == [-n for n in range(count)]

@@ -84,7 +84,7 @@ def prepare(
     def begin() -> tuple[Asked, Encoded]:
         requests = link.connection.requests
         assert requests is not None
-        asked = requests.ask(command, is_stream=is_stream)
+        asked = requests.ask(command, is_stream=is_stream, within=within)
         try:
             frame = link.writer.request(
                 asked.id,

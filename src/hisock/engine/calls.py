@@ -29,7 +29,7 @@ from hisock.handlers.dispatch import Call, NoHandler, resolve, unknown_command
 from hisock.handlers.permission import is_permitted
 from hisock.handlers.table import HandlerEntry, HandlerTable
 from hisock.session.events import Messages
-from hisock.session.requests import Answering
+from hisock.session.requests import DEEPEST, Answering
 from hisock.types import AsyncClientInfo, ClientInfo
 from hisock.wire import compact
 from hisock.wire.frames import Failure, Message, PackedFrame, Request
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 SERVING: Final[contextvars.ContextVar[tuple[Link, int] | None]] = (
     contextvars.ContextVar("hisock_serving", default=None)
 )
-
-#: Calls inside one another that are served while their callers wait.
-_DEEPEST: Final = 16
 
 #: Seconds that a handler may hold up a loop without being named.
 BLOCKED: Final = 0.25
@@ -314,12 +311,16 @@ class Runner:
         self, link: Link, frame: Request, client: Any, depth: int = 0
     ) -> None:
         """Answer a call that is made on behalf of one of ours, out of order."""
-        if max(depth, link.depth) <= _DEEPEST:
+        answering = self._owner.begin(link, frame)
+        requests = link.connection.requests
+        if answering is None or requests is None:
+            self.run_request(link, frame, client)  # which refuses it
+        elif depth <= DEEPEST and not requests.nests_too_much(answering):
             self.run_request(link, frame, client)
-            return
-        if (answering := self._owner.begin(link, frame)) is not None:
+        else:
             self._owner.finish(link, answering)
-        self._refuse(link, frame.id, f"calls are nested more than {_DEEPEST} deep")
+            text = f"calls are nested more than {DEEPEST} deep"
+            self._refuse(link, frame.id, text)
 
     def _refuse(self, link: Link, number: int, text: str) -> None:
         self._owner.send(link, compact.encode(Failure(number, "overloaded", text)))

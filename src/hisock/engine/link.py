@@ -227,11 +227,6 @@ class Link:
             del self._running[entry]
         self._weigh()
 
-    @property
-    def depth(self) -> int:
-        """How many handlers run for it."""
-        return sum((self._running or {}).values())
-
     def _weigh(self) -> None:
         running = (self._running or {}).items()
         self.is_busy = any(n >= entry.options.concurrency for entry, n in running)

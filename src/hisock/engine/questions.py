@@ -34,6 +34,15 @@ if TYPE_CHECKING:
 _ANSWER: Final = 5.0
 
 
+class _Stack(threading.local):
+    """How many calls are served on this thread while others wait further out on it."""
+
+    depth = 0
+
+
+_stack = _Stack()
+
+
 class Questions:
     """The asking half of a client's engine.
 
@@ -41,12 +50,11 @@ class Questions:
         engine: The engine.
     """
 
-    __slots__ = ("_asking", "_depth", "_engine")
+    __slots__ = ("_asking", "_engine")
 
     def __init__(self, engine: ClientEngine) -> None:
         self._engine = engine
         self._asking = threading.Lock()
-        self._depth = 0
 
     # --- calls and streams -----------------------------------------------------
 
@@ -175,12 +183,12 @@ class Questions:
         request = engine.lock.run(engine.search.find_nested)
         if request is None:
             return False
-        self._depth += 1
+        _stack.depth += 1
         current, engine.outgoing.current = engine.outgoing.current, None
         try:
-            engine.runner.run_nested(engine.link, request, None, self._depth)
+            engine.runner.run_nested(engine.link, request, None, _stack.depth)
         finally:
-            self._depth -= 1
+            _stack.depth -= 1
             engine.outgoing.current = current
         return True
 

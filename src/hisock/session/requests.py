@@ -6,7 +6,7 @@ answered; one of the peer is an ``Answering`` until our last word on it.
 
 from __future__ import annotations
 
-__all__ = ("WINDOW", "Answering", "Asked", "Requests")
+__all__ = ("DEEPEST", "WINDOW", "Answering", "Asked", "Requests")
 
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +25,10 @@ from hisock.wire.frames import (
 
 #: Items that the producer of a stream may be ahead of its reader.
 WINDOW: Final = 64
+#: How often calls may be made on behalf of calls made on behalf of calls.
+DEEPEST: Final = 16
+#: How many such may be open: each runs beside what the link's order would let run.
+_WIDEST: Final = 4 * DEEPEST
 #: What credit a peer may pile up; far more than anybody can use.
 _MOST_CREDIT: Final = 2**31
 
@@ -39,6 +43,8 @@ class Asked:
     Attributes:
         id: Its number.
         command: What was asked for, for error texts.
+        depth: Calls of the peer that this one is made on behalf of, one within another,
+            the outermost aside.
         is_stream: Whether items come, or one reply.
         answers: What came and nobody has taken yet, packed: the reply, or items.
         failure: Why nothing more comes.
@@ -50,6 +56,7 @@ class Asked:
         "_owed",
         "answers",
         "command",
+        "depth",
         "failure",
         "id",
         "is_done",
@@ -57,8 +64,11 @@ class Asked:
         "wake",
     )
 
-    def __init__(self, number: int, command: str, *, is_stream: bool) -> None:
+    def __init__(
+        self, number: int, command: str, *, is_stream: bool, depth: int = 0
+    ) -> None:
         self.id = number
+        self.depth = depth
         self.command = command
         self.is_stream = is_stream
         self.answers: deque[bytes] = deque()
@@ -91,14 +101,16 @@ class Answering:
         command: What is asked for.
         is_stream: Whether items are wanted, or one reply.
         credit: Items that may be sent.
+        depth: As above; 0 for one that is on nobody's behalf.
         is_over: Whether nobody wants an answer any more: cancelled, or given.
         wake: Called when credit came, or the cancellation; as above.
     """
 
-    __slots__ = ("command", "credit", "id", "is_over", "is_stream", "wake")
+    __slots__ = ("command", "credit", "depth", "id", "is_over", "is_stream", "wake")
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, depth: int) -> None:
         self.id = request.id
+        self.depth = depth
         self.command = request.command
         self.is_stream = request.stream > 0
         self.credit = request.stream
@@ -136,8 +148,15 @@ class Requests:
         self.answering: dict[int, Answering] = {}
         self.late = 0
 
-    def ask(self, command: str, *, is_stream: bool = False) -> Asked:
+    def ask(
+        self, command: str, *, is_stream: bool = False, within: int | None = None
+    ) -> Asked:
         """Begin a call or stream.
+
+        Args:
+            command: What is asked for.
+            is_stream: Whether items are to come.
+            within: The peer's open request on whose behalf this is.
 
         Raises:
             Overloaded: Too many wait for an answer already.
@@ -146,7 +165,9 @@ class Requests:
             raise Overloaded(
                 f"{len(self.asked)} calls and streams wait for an answer already"
             )
-        asked = Asked(self._next, command, is_stream=is_stream)
+        behind = None if within is None else self.answering.get(within)
+        depth = 0 if behind is None else behind.depth
+        asked = Asked(self._next, command, is_stream=is_stream, depth=depth)
         self._next += 2
         self.asked[asked.id] = asked
         return asked
@@ -172,11 +193,20 @@ class Requests:
             )
         self._newest = request.id
         if not 0 < self._limit <= len(self.answering):
-            self.answering[request.id] = Answering(request)
+            ours = None if request.within is None else self.asked.get(request.within)
+            depth = 0 if ours is None else ours.depth + 1
+            self.answering[request.id] = Answering(request, depth)
 
     def begin(self, number: int) -> Answering | None:
         """The turn of a request has come; ``None`` if there were too many."""
         return self.answering.get(number)
+
+    def nests_too_much(self, answering: Answering) -> bool:
+        """Whether a request is too deep within others, or one of too many such."""
+        if answering.depth > DEEPEST:
+            return True
+        open_ones = list(self.answering.values())
+        return sum(each.depth > 0 for each in open_ones) > _WIDEST
 
     def finish(self, answering: Answering) -> bool:
         """Our last word on a request is about to leave; whether anybody wants it."""
