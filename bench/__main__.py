@@ -16,6 +16,10 @@ from bench import (
     streams,
     threaded,
     typed,
+    websocket_echo,
+    websocket_fan_out,
+    websocket_memory,
+    websocket_one_way,
 )
 
 #: Each benchmark, and how much of it is enough to see that it runs.
@@ -29,6 +33,10 @@ _ALL: dict[str, tuple[Any, int]] = {
     "sessions": (sessions, 2_000),
     "streams": (streams, 1_000),
     "threaded": (threaded, 100),
+    "websocket_echo": (websocket_echo, 200),
+    "websocket_one_way": (websocket_one_way, 1_000),
+    "websocket_fan_out": (websocket_fan_out, 10),
+    "websocket_memory": (websocket_memory, 20),
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ("Pair", "Subject", "compare", "pin", "settle")
 
+import importlib.util
 import multiprocessing
 import os
 import statistics
@@ -38,11 +39,24 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Something to be measured beside the baseline, and what it should reach."""
+    """Something to be measured beside the baseline.
+
+    Attributes:
+        name: In the table.
+        pair: Its two ends.
+        goal: What it should reach; ``None`` for one that is only looked at.
+        needs: Packages without which it is told as absent.
+    """
 
     name: str
     pair: Pair
-    goal: float
+    goal: float | None = None
+    needs: tuple[str, ...] = ()
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether it cannot be measured here."""
+        return any(importlib.util.find_spec(name) is None for name in self.needs)
 
 
 def pin(core: int | None) -> None:
@@ -99,6 +113,7 @@ def compare(
     runs: int,
     cores: tuple[int | None, int | None] = (0, 1),
     base: str = "raw sockets",
+    unit: str = "/s",
 ) -> dict[str, float]:
     """Measure everything in turn, print a table, return the ratios to the baseline.
 
@@ -110,7 +125,10 @@ def compare(
         runs: How often each is measured.
         cores: Where server and client run.
         base: What the baseline is called.
+        unit: Of the figures.
     """
+    absent = [subject for subject in subjects if subject.is_absent]
+    subjects = [subject for subject in subjects if not subject.is_absent]
     figures: dict[str, list[float]] = {base: []}
     ratios: dict[str, list[float]] = {subject.name: [] for subject in subjects}
     for _ in range(runs):
@@ -121,15 +139,18 @@ def compare(
             figures.setdefault(subject.name, []).append(figure)
             ratios[subject.name].append(figure / raw)
     print(f"\n{title} ({amount} each, {runs} runs, medians)")
-    print(f"  {base:40}{statistics.median(figures[base]):>12,.0f}/s")
+    print(f"  {base:40}{statistics.median(figures[base]):>12,.0f}{unit}")
     result: dict[str, Any] = {}
     for subject in subjects:
         ratio = statistics.median(ratios[subject.name])
         result[subject.name] = ratio
         seen = statistics.median(figures[subject.name])
-        verdict = "" if ratio >= subject.goal else "  BELOW"
+        goal = "" if subject.goal is None else f"  (goal {subject.goal:g})"
+        verdict = "  BELOW" if ratio < (subject.goal or 0) else ""
         print(
-            f"  {subject.name:40}{seen:>12,.0f}/s  {ratio:6.2f} x {base}"
-            f"  (goal {subject.goal:g}){verdict}"
+            f"  {subject.name:40}{seen:>12,.0f}{unit}  {ratio:6.2f} x {base}"
+            f"{goal}{verdict}"
         )
+    for subject in absent:
+        print(f'  {subject.name:40}      absent: pip install -e ".[bench]"')
     return result

@@ -135,6 +135,7 @@ def test_t31_what_is_required_is_known() -> None:
 
     assert required == {"msgspec", "websockets", "typer", "rich"}
     assert set(metadata.metadata("hisock").get_all("Provides-Extra", ())) == {
+        "bench",
         "metrics",
         "tls",
         "test",

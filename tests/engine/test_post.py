@@ -292,3 +292,55 @@ def test_who_is_behind_is_told_of(scene: Scene) -> None:
 
     eventually(is_read, "all of it")
     assert reading.result() == [b"small", big]
+
+
+def test_each_of_many_gets_what_there_is_for_its_writer(scene: Scene) -> None:
+    """A broadcast goes to all at once; for whom there is nothing, nothing comes."""
+    pairs = [scene.link() for _ in range(4)]
+    frames: dict[Any, bytes | None] = {"ours": frame(b"a"), "old": frame(b"b")}
+    frames["none"] = None
+    for (link, _), writer in zip(pairs, ("ours", "old", "none", "ours"), strict=True):
+        link.writer = writer
+        link.connection.is_open = True
+
+    scene.lock.run(scene.post.write_many, [link for link, _ in pairs], frames)
+
+    assert [pairs[n][1].take() for n in (0, 1, 3)] == [b"a", b"b", b"a"]
+    assert not _has_mail(pairs[2][1])
+
+
+def test_a_broadcast_waits_for_the_rest_of_the_batch(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a send to one; behind what waits already it keeps its place."""
+    _at_once(monkeypatch)
+    link, other = scene.link()
+    link.writer = "ours"
+    seen: list[bool] = []
+
+    def say(body: bytes) -> Callable[[], None]:
+        def handler() -> None:
+            seen.append(_has_mail(other))
+            frames = {"ours": frame(body)}
+            scene.lock.run(scene.post.write_many, [link], frames)
+
+        return handler
+
+    scene.run(link, other, say(b"one"), say(b"two"), say(b"three"))
+
+    assert seen == [False, False, False]
+    assert [other.take() for _ in range(3)] == [b"one", b"two", b"three"]
+
+
+def test_who_is_gone_does_not_keep_a_broadcast_from_others(scene: Scene) -> None:
+    """A socket that fails ends its own link alone."""
+    (gone, _), (link, other) = scene.link(), scene.link()
+    for each in (gone, link):
+        each.writer = "ours"
+        each.connection.is_open = True
+    gone.sock.close()
+
+    scene.lock.run(scene.post.write_many, [gone, link], {"ours": frame(b"a")})
+
+    assert other.take() == b"a"
+    assert gone in scene.behind

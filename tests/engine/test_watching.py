@@ -105,6 +105,28 @@ def test_each_message_is_counted_once(
     assert row(watching)["went"] == before + 3
 
 
+def test_each_gets_a_broadcast_counted_once(
+    server: HiSockServer, watching: Watching, join: Callable[[str], HiSockClient]
+) -> None:
+    """At once, and collected with the rest of a batch."""
+    names = ["ann", "bob", "cid"]
+    clients = [join(name) for name in names]
+    server.run(0.01)
+    before = [row(watching, name)["went"] for name in names]
+
+    server.send_all_clients("news", 1)
+    server.send_all_clients("news", 2, exclude="cid")
+    after = [row(watching, name)["went"] for name in names]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [2, 2, 1]
+
+    server.on("go")(lambda client: server.send_all_clients("news", 3))
+    with clients[0].batch():
+        for _ in range(5):
+            clients[0].send("go")
+    server.run(5)
+    assert [row(watching, name)["went"] for name in names] == [n + 5 for n in after]
+
+
 def test_an_async_server_counts_as_well() -> None:
     """What its handlers send is gathered until the end of a turn of the loop."""
 

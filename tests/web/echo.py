@@ -1,13 +1,15 @@
 """Our two ends of a WebSocket, as the cases of the RFC want them: they send it back.
 
 Everything is real but what a message means: the sockets, what reads and writes them,
-the handshake, the frames, the checks and the close.
+the handshake, the frames, with the quick cut of the usual ones, the checks and the
+close.
 """
 
 from __future__ import annotations
 
 __all__ = ("EchoServer", "call")
 
+import os
 import select
 import socket
 import threading
@@ -25,9 +27,9 @@ from hisock.wire.websocket import ClientSide, ServerSide, WebSocket
 #: The largest messages of the cases have 16 MiB.
 LARGEST: Final = 2**24
 _READ: Final = 2**25
-#: In front of a message between reading and writing it; no goodbye begins like this.
+#: In front of text between reading and writing it. No case sends binary that begins
+#: like this, nor like a goodbye.
 _TEXT: Final = b"t\0"
-_BINARY: Final = b"b\0"
 #: Seconds without anything in which a case has failed.
 _PATIENCE: Final = 20.0
 
@@ -42,7 +44,7 @@ class _Echo(WebSocket):
     _most_pieces = 2**16
 
     def _take_message(self, body: bytes, *, is_text: bool) -> bytes:
-        marked = (_TEXT if is_text else _BINARY) + body
+        marked = _TEXT + body if is_text else body
         return compact.header(len(marked)) + marked
 
     def _write_message(self, body: bytes) -> None:
@@ -50,7 +52,7 @@ class _Echo(WebSocket):
             self._protocol.send_text(body[len(_TEXT) :])
             self._note_writes()
         else:
-            super()._write_message(body[len(_BINARY) :])
+            super()._write_message(body)
 
 
 class _EchoServerSide(_Echo, ServerSide):
@@ -93,7 +95,10 @@ def _run(raw: socket.socket, side: WebSocket) -> None:
 
 def call(uri: str, address: tuple[str, int]) -> None:
     """Be a client, until the server has ended it."""
-    _run(socket.create_connection(address, _PATIENCE), _EchoClientSide(uri, LARGEST))
+    _run(
+        socket.create_connection(address, _PATIENCE),
+        _EchoClientSide(uri, LARGEST, os.urandom),
+    )
 
 
 class EchoServer:

@@ -52,7 +52,7 @@ def open_server(largest: int = LARGEST) -> ServerSide:
 
 def new_client(largest: int = LARGEST) -> tuple[ClientSide, bytes]:
     """A client's end that has asked, and what makes it go over."""
-    side = ClientSide("ws://127.0.0.1:6969", largest)
+    side = ClientSide("ws://127.0.0.1:6969", largest, bytes)
     (key,) = re.findall(rb"Sec-WebSocket-Key: (\S+)", side.take())
     accepted = (
         SWITCHED + b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -342,13 +342,13 @@ def test_a_violation_that_is_no_message() -> None:
     assert close_in(side.take()) == (1008, "protocol: it does not read")
 
 
-def test_a_failure_behind_a_close_is_only_told_here() -> None:
-    """The close was answered already."""
+def test_what_is_wrong_before_a_close_is_told() -> None:
+    """Even if both come at once: frames count one after the other."""
     side = open_server()
-    side.feed(sealed(TEXT, b"\xff") + closing(1000))
+    assert side.feed(sealed(TEXT, b"\xff") + closing(1000)) == b""
 
-    assert close_in(side.take()) == (1000, "")
     assert side.error == "text that is not UTF-8: invalid start byte"
+    assert close_in(side.take()) == (1007, f"protocol: {side.error}")
 
 
 def test_a_close_amid_a_message() -> None:

@@ -310,7 +310,7 @@ class Members:
                     frames[writer] = None
                     problems.append((link, error))
         if wish is None:
-            self._lock.run(self._write, links, frames)
+            self._lock.run(self._outgoing.write_many, links, frames)
         else:
             self._check_room(links, wish)
             self._lock.run(self._write_as, links, frames, wish, command, group)
@@ -318,12 +318,6 @@ class Members:
             if count := self._repeats.due(problem.code):
                 text = "what was sent to many cannot reach %s (%d): %s"
                 _log.error(text, dict(link.info), count, problem)
-
-    def _write(self, links: Iterable[Link], frames: dict[Any, Encoded | None]) -> None:
-        for link in links:
-            frame = frames[link.writer]
-            if frame is not None:
-                self._outgoing.write(link, frame)
 
     def _check_room(self, links: Iterable[Link], wish: Delivery) -> None:
         """Refuse before anybody gets it, or wait, where that is wished."""
@@ -363,7 +357,7 @@ class Members:
         ]
         writers = {other.writer for other in links}
         frames = {writer: writer.control(frame) for writer in writers}
-        self._lock.run(self._write, links, frames)
+        self._lock.run(self._outgoing.write_many, links, frames)
 
     def set_roster(self, link: Link, *, on: bool) -> None:
         """Tell a client from now on who joins and leaves, or no longer."""

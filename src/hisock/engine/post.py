@@ -8,9 +8,9 @@ from __future__ import annotations
 __all__ = ("FLUSH_SIZE", "Post")
 
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from operator import length_hint
-from typing import Final
+from typing import Any, Final
 
 from hisock.engine.delivery import Delivery
 from hisock.engine.link import DONT_WAIT, Link
@@ -23,6 +23,8 @@ from hisock.wire.frames import Gap
 
 #: Seconds that what a handler sent may wait for the rest of its batch.
 COALESCE: Final = 0.001
+#: The same where it goes to so many that writing takes longer.
+_MOST: Final = 0.01
 #: Bytes for one peer that do not wait for the rest of the batch.
 FLUSH_SIZE: Final = 64 * 1024
 
@@ -48,6 +50,7 @@ class Post:
         "_behind",
         "_lock",
         "_mark",
+        "_took",
         "_ready",
         "_turn",
         "current",
@@ -68,6 +71,8 @@ class Post:
         self._ready = ready
         self._behind = behind
         self._mark = 0.0
+        #: Seconds that it took to write what was collected before.
+        self._took = 0.0
         self.is_gathering = False
         self.current: Messages | None = None
         self.gather: Callable[[], None] | None = None
@@ -158,6 +163,81 @@ class Post:
             return
         self.write_now(link, frame)
 
+    def write_many(
+        self, links: Iterable[Link], frames: Mapping[Any, Encoded | None]
+    ) -> None:
+        """As ``write``, to each of many what there is for its writer.
+
+        What is the same for all is asked once, and what is usual done in place
+        (bench/websocket_fan_out.py).
+        """
+        current = self.current
+        if self.gather is not None or (
+            current is not None
+            and (length_hint(current.rest) or len(self._ready) > 1)
+            and self._turn.is_mine
+        ):
+            self._collect_many(links, frames)
+            return
+        for link in links:
+            frame = frames[link.writer]
+            if (
+                frame.__class__ is not bytes
+                or not link.connection.is_open
+                or link.outbox.size
+                or link.is_torn
+                or link.is_dropped
+            ):
+                if frame is not None:
+                    self.write(link, frame)
+                continue
+            link.is_torn = True
+            replay = link.replay
+            if replay is not None:  # ``Replay.note`` in place
+                if replay.blocks is None:
+                    replay.note(frame)
+                else:
+                    replay.blocks.append(frame)
+                    replay.size += len(frame)
+            try:
+                sent = link.sock.send(frame, DONT_WAIT)
+                if sent == len(frame):
+                    link.is_torn = False
+                else:
+                    link.keep(frame, sent)
+            except OSError as error:
+                link.keep_all(frame, error)
+            if (
+                link.outbox.size
+                or not link.connection.is_open
+                or (replay is not None and replay.size > link.look_at)
+                or (link.secure is not None and link.secure.pending)
+            ):
+                self._behind(link)
+
+    def _collect_many(
+        self, links: Iterable[Link], frames: Mapping[Any, Encoded | None]
+    ) -> None:
+        """The same, where they all are to wait for more."""
+        unsent = self.unsent
+        for link in links:
+            frame = frames[link.writer]
+            if frame.__class__ is bytes and (
+                link.connection.is_open or link.is_dropped
+            ):
+                outbox = link.outbox
+                outbox.append(frame)
+                unsent[link] = None
+                if outbox.size >= FLUSH_SIZE:
+                    self._flush_link(link)
+            elif frame is not None:
+                self.write(link, frame)
+        if self.gather is None:
+            self._flush_late()
+        elif unsent and not self.is_gathering:
+            self.is_gathering = True
+            self.gather()
+
     def offer(
         self,
         link: Link,
@@ -201,12 +281,23 @@ class Post:
         self.unsent[link] = None
         if link.outbox.size >= FLUSH_SIZE:
             self._flush_link(link)
-        elif time.monotonic() - self._mark > COALESCE:
+        else:
+            self._flush_late()
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether what was collected has waited long enough; where many get it no more
+        than half of the time goes into writing."""
+        longest = max(COALESCE, min(self._took, _MOST))
+        return time.monotonic() - self._mark > longest
+
+    def _flush_late(self) -> None:
+        if self._is_late:
             self._flush()
 
     def flush_due(self) -> None:
         """Write what was collected, if it has waited long enough; takes the lock."""
-        if time.monotonic() - self._mark > COALESCE:
+        if self._is_late:
             self._lock.run(self._flush)
 
     def flush(self) -> None:
@@ -216,10 +307,13 @@ class Post:
 
     def _flush(self) -> None:
         self.is_gathering = False
+        began = time.monotonic()
         for link in self.unsent:
             self._flush_link(link)
         self.unsent.clear()
-        self._mark = time.monotonic()
+        now = time.monotonic()
+        self._took = now - began
+        self._mark = now
 
     def _flush_link(self, link: Link) -> None:
         link.flush()

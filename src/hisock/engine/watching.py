@@ -9,7 +9,7 @@ __all__ = ("WatchedPost", "WatchedRunner", "Watching")
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import nsmallest
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -110,6 +110,15 @@ class WatchedPost(Post):
         if self.sent.get(link, 0) == before:
             self._note(link)
         return is_behind
+
+    def write_many(
+        self, links: Iterable[Link], frames: Mapping[Any, Encoded | None]
+    ) -> None:
+        """As ``Post.write_many``, but one by one, so that each is counted."""
+        for link in links:
+            frame = frames[link.writer]
+            if frame is not None:
+                self.write(link, frame)
 
     def offer(
         self,

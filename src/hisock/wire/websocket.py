@@ -1,8 +1,8 @@
 """A WebSocket (RFC 6455) that carries the arrays of the compact wire, one a message.
 
 A thin coat over the sans-I/O protocol of the ``websockets`` library, which reads and
-checks; pure. To the rest of hisock it looks like the compact wire: bytes in, frames
-with their lengths out, and the other way round.
+checks all but the usual frames; pure. To the rest of hisock it looks like the compact
+wire: bytes in, frames with their lengths out, and the other way round.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from websockets.client import ClientProtocol
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.http11 import Response as Answer
-from websockets.protocol import Protocol
+from websockets.protocol import Protocol, Side
 from websockets.protocol import State as PeerState
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from hisock.errors import NotSendable, RemoteProtocolError
-from hisock.wire import compact
+from hisock.wire import compact, ws_frames
 from hisock.wire.compact import HEADER_LEN
 from hisock.wire.frames import BYE_WORDS, Bye
 from hisock.wire.http import (
@@ -58,6 +58,10 @@ _END: Final = b"\r\n\r\n"
 _ANSWER: Final = b"HTTP/"
 #: First bytes of an alert and of a handshake (RFC 8446 §5.1).
 _TLS: Final = frozenset(b"\x15\x16")
+#: Bytes of masks that are drawn at once.
+_MASKS: Final = 64 * ws_frames.MASK
+#: Bytes of messages that are kept to be written to others, too.
+_KEPT: Final = 64 * 1024
 
 # What goes wrong is told by our own texts.
 _silent: Final = logging.Logger("hisock.websockets", logging.CRITICAL + 1)
@@ -112,10 +116,6 @@ class _Failing(Protocol):
         super().recv_frame(frame)
 
 
-class _FailingServer(_Failing, ServerProtocol):
-    pass
-
-
 class _FailingClient(_Failing, ClientProtocol):
     pass
 
@@ -124,7 +124,7 @@ class WebSocket:
     """One end of a connection that began with a ``GET``; see the two below.
 
     Args:
-        protocol: The library's half.
+        largest: Bytes of the largest message; 0 for any.
 
     Attributes:
         idle_talk: Pings and pongs that came, until somebody sets it back.
@@ -135,9 +135,13 @@ class WebSocket:
     """
 
     __slots__ = (
+        "_begun",
+        "_is_settled",
+        "_largest",
+        "_left",
+        "_library",
         "_out",
         "_pieces",
-        "_protocol",
         "_rest",
         "_heard_bye",
         "_said_bye",
@@ -153,10 +157,17 @@ class WebSocket:
     _most_pieces: ClassVar[int] = 1024
     #: Close codes that say what a goodbye says, and which.
     _goodbyes: ClassVar[Mapping[int, int]]
+    #: Whether what comes has masks, as what comes to a server.
+    _is_masked: ClassVar[bool]
 
-    def __init__(self, protocol: _Failing) -> None:
-        self._protocol = protocol
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        self._library: _Failing | None = None
         self._out: list[bytes] = []
+        #: Of the head of a frame that has come in part.
+        self._begun = b""
+        #: Bytes after which the library is between two frames again.
+        self._left = 0
         self._pieces: list[bytes] = []
         #: Checks the text of the message that comes; ``None`` if it is binary.
         self._text: IncrementalDecoder | None = None
@@ -165,18 +176,42 @@ class WebSocket:
         #: Both have to be, so that the last acknowledgements arrive; then it is closed.
         self._said_bye: Bye | None = None
         self._heard_bye = False
+        #: Whether the first message has said what all others are.
+        self._is_settled = False
         self.idle_talk = 0
         self.is_open = self.is_over = self.is_text = False
         self.refusal: str | None = None
 
     @property
+    def _protocol(self) -> _Failing:
+        """The library's half, made when something unusual first comes or goes: it is
+        larger than all the rest (bench/websocket_memory.py)."""
+        if self._library is None:
+            most = self._largest or None
+            side = Side.SERVER if self._is_masked else Side.CLIENT
+            self._library = _Failing(side, max_size=most, logger=_silent)
+        return self._library
+
+    @property
+    def _is_closing(self) -> bool:
+        """Whether no message may follow: a close was sent, or none will be."""
+        return self._library is not None and self._library.state is not PeerState.OPEN
+
+    @property
     def largest(self) -> int:
         """Bytes of the largest message; 0 for any. May grow once the peer is known."""
-        return self._protocol.max_message_size or 0
+        return self._largest
 
     @largest.setter
     def largest(self, largest: int) -> None:
-        self._protocol.max_message_size = largest or None
+        self._largest = largest
+        if self._library is not None:
+            self._library.max_message_size = largest or None
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether ``take`` has something."""
+        return bool(self._out)
 
     def take(self) -> bytes:
         """What is to be written now; once."""
@@ -202,11 +237,45 @@ class WebSocket:
             data = self._feed_head(data)
             if not (data or self.is_open):
                 return b""
-        if data:
-            self._protocol.receive_data(data)
-        came = self._messages()
+        came = self._heed_end(b"".join(self._take_in(data)))
         self._note_writes()
         return came
+
+    def _take_in(self, data: bytes) -> list[bytes]:
+        """The messages in what was read, as ``_messages``.
+
+        The usual ones are cut out here, at a tenth of what the library takes
+        (bench/websocket_one_way.py); it gets all else, frame by frame.
+        """
+        came: list[bytes] = []
+        if self._begun:
+            data, self._begun = self._begun + data, b""
+        at = 0
+        while at < len(data):
+            if not self._left and self._is_closing:
+                self._left = ws_frames.NEVER
+            elif not self._left:
+                at = self._cut_usual(data, at, came)
+                left = ws_frames.left_of(data, at, is_masked=self._is_masked)
+                if left is None:
+                    self._begun = data[at:]
+                    break
+                self._left = left
+            part = data[at : at + self._left]
+            self._protocol.receive_data(part)
+            self._left -= len(part)
+            at += len(part)
+            came += self._messages()
+        return came
+
+    def _cut_usual(self, data: bytes, at: int, came: list[bytes]) -> int:
+        """Take in the binary messages that begin here; where anything else does."""
+        if self._pieces or self.is_text:
+            return at
+        cut = ws_frames.cut_masked if self._is_masked else ws_frames.cut_plain
+        at = cut(data, at, self._largest or ws_frames.NEVER, came)
+        self._is_settled = self._is_settled or bool(came)
+        return at
 
     def _feed_head(self, data: bytes) -> bytes:
         """Take in the handshake; what came behind it."""
@@ -219,8 +288,8 @@ class WebSocket:
         self._protocol.receive_eof()
         self._note_writes()
 
-    def _messages(self) -> bytes:
-        """The messages that are whole, with their lengths."""
+    def _messages(self) -> list[bytes]:
+        """The messages that the library has whole, with their lengths."""
         came: list[bytes] = []
         try:
             for frame in self._protocol.events_received():
@@ -239,15 +308,22 @@ class WebSocket:
                     came.append(self._take_message(body, is_text=is_text))
         except Unwelcome as error:
             self._protocol.fail(error.code, str(error))
-        closed = self._protocol.close_rcvd
+        return came
+
+    def _heed_end(self, came: bytes) -> bytes:
+        """What came, with the goodbye that a close may be."""
+        if _BYE in came and not self._heard_bye:
+            frames = compact.cut_frames(came)
+            self._heard_bye = any(frame[1:2] == _BYE for frame in frames)
+        closed = None if self._library is None else self._library.close_rcvd
         if self._heard_bye:
             self._close_if_due()
         elif closed is not None and closed.code in self._goodbyes:
             self._heard_bye = True
             code = self._goodbyes[closed.code]
             reason = closed.reason.removeprefix(f"{BYE_WORDS[code]}: ")
-            came.append(compact.encode(Bye(code, reason)))
-        return b"".join(came)
+            came += compact.encode(Bye(code, reason))
+        return came
 
     def _keep(self, frame: Frame) -> None:
         """Keep a piece of a message, if it may be one."""
@@ -269,6 +345,8 @@ class WebSocket:
         Raises:
             Unwelcome: It is nothing there.
         """
+        if not self._is_settled:
+            self._is_settled, self.is_text = True, is_text
         if is_text is not self.is_text:
             words = "binary messages (MessagePack) only, as the first was one"
             if self.is_text:
@@ -279,7 +357,6 @@ class WebSocket:
                 body = from_text(body.decode())
             except RemoteProtocolError as error:
                 raise Unwelcome(CloseCode.PROTOCOL_ERROR, str(error)) from error
-        self._heard_bye = self._heard_bye or body[1:2] == _BYE
         return compact.header(len(body)) + body
 
     def violate(self, text: str) -> None:
@@ -295,14 +372,17 @@ class WebSocket:
     @property
     def is_too_large(self) -> bool:
         """Whether a message was."""
-        failure = self._protocol.failure
-        return failure is not None and failure[0] == "too_large"
+        return self._failure[0] == "too_large"
 
     @property
     def error(self) -> str | None:
         """What the other side did that the RFC or we forbid, or was too large."""
-        failure = self._protocol.failure
-        return None if failure is None else failure[1]
+        return self._failure[1]
+
+    @property
+    def _failure(self) -> tuple[str | None, str | None]:
+        failure = None if self._library is None else self._library.failure
+        return failure or (None, None)
 
     # --- what goes -----------------------------------------------------------------
 
@@ -317,7 +397,7 @@ class WebSocket:
             if end > size:
                 break
             body = held[at + HEADER_LEN : end]
-            if self._protocol.close_sent is None:
+            if not self._is_closing:
                 self._write_message(body)
                 if body[1:2] == _BYE:
                     said = compact.decode(body)
@@ -326,6 +406,10 @@ class WebSocket:
                     self._close_if_due()
             at = end
         self._rest = held[at:]
+
+    def framed(self, data: bytes | bytearray | memoryview) -> bytes | None:
+        """What ``write`` makes of it, where that is known already."""
+        return None
 
     def _write_message(self, body: bytes) -> None:
         raise NotImplementedError
@@ -338,7 +422,7 @@ class WebSocket:
 
     def close(self) -> None:
         """Close, as the RFC wants it, with our code and text; once."""
-        if self.is_over or self._protocol.state is not PeerState.OPEN:
+        if self.is_over or self._is_closing:
             return
         said = self._said_bye or Bye(_CLOSED if self._heard_bye else _GOING_AWAY)
         code = _CODES.get(said.code, _OWN + said.code)
@@ -347,7 +431,9 @@ class WebSocket:
         self._note_writes()
 
     def _note_writes(self) -> None:
-        for data in self._protocol.data_to_send():
+        if self._library is None:
+            return
+        for data in self._library.data_to_send():
             if data:
                 self._out.append(data)
             else:
@@ -369,10 +455,13 @@ class ServerSide(WebSocket):
         "_body",
         "_check",
         "_head",
-        "_is_settled",
         "_pace",
         "_response",
     )
+
+    _is_masked = True
+    #: What was written last as binary, by whichever of them, and how that is framed.
+    _last: ClassVar[tuple[bytes, bytes]] = b"", b""
 
     #: A page that is left says 1001, and does not come back.
     _goodbyes = MappingProxyType({1000: 0, 1001: 0})
@@ -384,15 +473,13 @@ class ServerSide(WebSocket):
         largest: int,
         pace: Callable[[Iterable[bytes]], Iterator[bytes]] = iter,
     ) -> None:
-        super().__init__(_FailingServer(max_size=largest or None, logger=_silent))
+        super().__init__(largest)
         self._check = check
         self._answer = answer
         self._pace = pace
         self._head = b""
         self._body: Iterator[bytes] | None = None
         self._response: Response | None = None
-        #: Whether the first message has said what all others are.
-        self._is_settled = False
 
     def _feed_head(self, data: bytes) -> bytes:
         self._head += data
@@ -432,8 +519,7 @@ class ServerSide(WebSocket):
         if request.headers.get("sec-websocket-version") != "13":
             words = "version 13 of WebSocket is served here"
             raise HttpError(HTTPStatus.UPGRADE_REQUIRED, words)
-        protocol = self._protocol
-        assert isinstance(protocol, ServerProtocol)
+        protocol = ServerProtocol(logger=_silent)
         protocol.receive_data(head)
         asked = next(iter(protocol.events_received()), None)
         if not isinstance(asked, Request):  # a line longer than the library reads
@@ -444,13 +530,8 @@ class ServerSide(WebSocket):
             words = bytes(response.body).decode().strip()
             raise HttpError(HTTPStatus(response.status_code), words)
         protocol.send_response(response)
-        self._note_writes()
+        self._out += protocol.data_to_send()
         self.is_open = True
-
-    def _take_message(self, body: bytes, *, is_text: bool) -> bytes:
-        if not self._is_settled:
-            self._is_settled, self.is_text = True, is_text
-        return super()._take_message(body, is_text=is_text)
 
     def take_piece(self) -> bytes:
         """As above."""
@@ -502,70 +583,101 @@ class ServerSide(WebSocket):
         if self._heard_bye or not self.is_open:
             self.close()
 
+    def framed(self, data: bytes | bytearray | memoryview) -> bytes | None:
+        """As above; nothing in a server's binary frames is of one connection."""
+        known, framed = ServerSide._last
+        return framed if data == known and self._is_usual else None
+
+    @property
+    def _is_usual(self) -> bool:
+        """Whether it writes binary, and nothing is begun or has ended."""
+        has_ended = self._said_bye or self._is_closing
+        return self.is_open and not (self.is_text or self._rest or has_ended)
+
+    def write(self, data: bytes) -> None:
+        """As above; what was written is kept, for others may get it, too."""
+        framed = self.framed(data)
+        if framed is not None:
+            self._out.append(framed)
+            return
+        was_usual = self._is_usual
+        before = len(self._out)
+        super().write(data)
+        if was_usual and self._is_usual and len(data) <= _KEPT:
+            ServerSide._last = data, b"".join(self._out[before:])
+
     def _write_message(self, body: bytes) -> None:
-        # RFC 6455 §5.2, a whole message without a mask; the library's own way
-        # there makes four objects of it.
+        # The library's own way there makes four objects of it.
         if self.is_text:
             try:
                 body = to_text(body).encode()
             except NotSendable as error:  # of a session that began as binary
                 self._protocol.fail(CloseCode.INTERNAL_ERROR, str(error))
                 return
-        size, first = len(body), 0x81 if self.is_text else 0x82
-        if size < 126:
-            self._out.append(bytes((first, size)))
-        elif size < 65536:
-            self._out.append(bytes((first, 126)) + size.to_bytes(2, "big"))
-        else:
-            self._out.append(bytes((first, 127)) + size.to_bytes(8, "big"))
-        self._out.append(body)
+        self._out += ws_frames.plain(body, is_text=self.is_text)
 
 
 class ClientSide(WebSocket):
-    """A client's end.
+    """A client's end; its messages are binary.
 
     Args:
         uri: Of the server, as the user gave it.
         largest: As above.
+        draw: Draws so many random bytes, that nobody can foresee.
     """
 
-    __slots__ = ("_early", "_has_heard")
+    __slots__ = ("_draw", "_early", "_has_heard", "_masks", "_tail")
+
+    _is_masked = False
 
     #: 1001 is a server that is there again later.
     _goodbyes = MappingProxyType(
         {1000: 0, **_FAILURES, **{_OWN + code: code for code in BYE_WORDS if code < 16}}
     )
 
-    def __init__(self, uri: str, largest: int) -> None:
-        protocol = _FailingClient(
-            parse_uri(uri), max_size=largest or None, logger=_silent
-        )
-        super().__init__(protocol)
+    def __init__(self, uri: str, largest: int, draw: Callable[[int], bytes]) -> None:
+        super().__init__(largest)
+        protocol = self._library = _FailingClient(parse_uri(uri), logger=_silent)
+        self._is_settled = True
+        self._draw = draw
+        self._masks = b""
         #: What is to be written once the server has gone over.
         self._early = b""
         self._has_heard = False
+        #: The last of what was read of the answer, in which its end may begin.
+        self._tail = b""
         protocol.send_request(protocol.connect())
         self._note_writes()
 
     def _feed_head(self, data: bytes) -> bytes:
-        protocol = self._protocol
-        assert isinstance(protocol, ClientProtocol)
         if not self._has_heard and data[:5] != _ANSWER[: len(data)]:
             self.refusal = "what answers there speaks no HTTP"
             if data[0] in _TLS:
                 self.refusal = "what answers there speaks TLS; use wss://"
             return b""
         self._has_heard = True
+        held = self._tail + data
+        at = held.find(_END)
+        end = len(data) if at < 0 else at + len(_END) - len(self._tail)
+        self._tail = held[1 - len(_END) :]
+        self._feed_answer(data[:end])
+        if self.is_open or end == len(data):
+            return data[end:]
+        self._feed_answer(data[end:])  # why not
+        return b""
+
+    def _feed_answer(self, data: bytes) -> None:
+        protocol = self._library
+        assert isinstance(protocol, _FailingClient)
         protocol.receive_data(data)
         self._note_writes()
         if protocol.handshake_exc is not None:
             self.refusal = _why(protocol.handshake_exc)
         elif protocol.events and isinstance(protocol.events[0], Answer):
-            del protocol.events[0]
+            self._library = None
             self.is_open = True
             early, self._early = self._early, b""
             self.write(early)
-        return b""  # it has taken in what came behind
 
     def write(self, data: bytes) -> None:
         """As above; waits here until the server has answered the handshake."""
@@ -575,8 +687,11 @@ class ClientSide(WebSocket):
             self._early += data
 
     def _write_message(self, body: bytes) -> None:
-        self._protocol.send_binary(body)
-        self._note_writes()
+        # RFC 6455 §10.3: each has its own. To draw them one by one costs more than the
+        # rest of the frame (bench/websocket_one_way.py).
+        masks = self._masks or self._draw(_MASKS)
+        mask, self._masks = masks[: ws_frames.MASK], masks[ws_frames.MASK :]
+        self._out += ws_frames.masked(body, mask)
 
 
 def _why(error: Exception) -> str:
