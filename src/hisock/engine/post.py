@@ -23,8 +23,6 @@ from hisock.wire.frames import Gap
 
 #: Seconds that what a handler sent may wait for the rest of its batch.
 COALESCE: Final = 0.001
-#: The same where it goes to so many that writing takes longer.
-_MOST: Final = 0.01
 #: Bytes for one peer that do not wait for the rest of the batch.
 FLUSH_SIZE: Final = 64 * 1024
 
@@ -50,7 +48,6 @@ class Post:
         "_behind",
         "_lock",
         "_mark",
-        "_took",
         "_ready",
         "_turn",
         "current",
@@ -71,8 +68,6 @@ class Post:
         self._ready = ready
         self._behind = behind
         self._mark = 0.0
-        #: Seconds that it took to write what was collected before.
-        self._took = 0.0
         self.is_gathering = False
         self.current: Messages | None = None
         self.gather: Callable[[], None] | None = None
@@ -284,20 +279,13 @@ class Post:
         else:
             self._flush_late()
 
-    @property
-    def _is_late(self) -> bool:
-        """Whether what was collected has waited long enough; where many get it no more
-        than half of the time goes into writing."""
-        longest = max(COALESCE, min(self._took, _MOST))
-        return time.monotonic() - self._mark > longest
-
     def _flush_late(self) -> None:
-        if self._is_late:
+        if time.monotonic() - self._mark > COALESCE:
             self._flush()
 
     def flush_due(self) -> None:
         """Write what was collected, if it has waited long enough; takes the lock."""
-        if self._is_late:
+        if time.monotonic() - self._mark > COALESCE:
             self._lock.run(self._flush)
 
     def flush(self) -> None:
@@ -307,13 +295,10 @@ class Post:
 
     def _flush(self) -> None:
         self.is_gathering = False
-        began = time.monotonic()
         for link in self.unsent:
             self._flush_link(link)
         self.unsent.clear()
-        now = time.monotonic()
-        self._took = now - began
-        self._mark = now
+        self._mark = time.monotonic()
 
     def _flush_link(self, link: Link) -> None:
         link.flush()
