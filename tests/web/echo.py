@@ -20,9 +20,10 @@ from typing import Any, Final, Self
 from tests.web.raw import no_page
 
 from hisock.engine.upgrade import UpgradedSocket
-from hisock.wire import compact
 from hisock.wire.http import Rules
-from hisock.wire.websocket import ClientSide, ServerSide, WebSocket
+from hisock.wire.websocket import WebSocket
+from hisock.wire.ws_client import ClientSide
+from hisock.wire.ws_server import ServerSide
 
 #: The largest messages of the cases have 16 MiB.
 LARGEST: Final = 2**24
@@ -44,8 +45,7 @@ class _Echo(WebSocket):
     _most_pieces = 2**16
 
     def _take_message(self, body: bytes, *, is_text: bool) -> bytes:
-        marked = _TEXT + body if is_text else body
-        return compact.header(len(marked)) + marked
+        return _TEXT + body if is_text else body
 
     def _write_message(self, body: bytes) -> None:
         if body.startswith(_TEXT):

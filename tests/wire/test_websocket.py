@@ -29,7 +29,8 @@ from hisock.wire import compact
 from hisock.wire.compact import cut_frames
 from hisock.wire.frames import Bye, Message
 from hisock.wire.http import HEAD, Rules
-from hisock.wire.websocket import ClientSide, ServerSide
+from hisock.wire.ws_client import ClientSide
+from hisock.wire.ws_server import ServerSide
 
 RULES: Final = Rules((), (), "http")
 LARGEST: Final = 1000

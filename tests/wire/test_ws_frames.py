@@ -16,7 +16,9 @@ from websockets.server import ServerProtocol
 
 from hisock.wire import compact, ws_frames
 from hisock.wire.http import Rules
-from hisock.wire.websocket import ClientSide, ServerSide, WebSocket
+from hisock.wire.websocket import WebSocket
+from hisock.wire.ws_client import ClientSide
+from hisock.wire.ws_server import ServerSide
 
 LARGEST = 66_000
 REQUEST = (

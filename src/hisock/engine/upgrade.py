@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from hisock.engine.link import DONT_WAIT
 from hisock.errors import Refused, RemoteProtocolError
-from hisock.wire.websocket import ClientSide, WebSocket
+from hisock.wire.websocket import WebSocket
+from hisock.wire.ws_client import ClientSide
 
 _READ: Final = 64 * 1024
 #: Bytes that may wait for a peer that pings and pings, but reads no answer.

@@ -206,7 +206,7 @@ class Website:
     def upgrade(self, link: Link, first: bytes) -> None:
         """Go on with a client that begins as HTTP."""
         from hisock.engine.upgrade import UpgradedSocket
-        from hisock.wire.websocket import ServerSide
+        from hisock.wire.ws_server import ServerSide
 
         connection, most = link.connection, self._limits.message
 

@@ -7,6 +7,7 @@ proxy in front might read in another way.
 from __future__ import annotations
 
 __all__ = (
+    "END",
     "HEAD",
     "Head",
     "HttpError",
@@ -29,6 +30,8 @@ from hisock.wire.frames import Value
 #: Bytes of a request's head, and lines in it.
 HEAD: Final = 16 * 1024
 _HEADERS: Final = 64
+#: Where a head ends.
+END: Final = b"\r\n\r\n"
 
 #: What every request begins with that is read at all.
 _BEGINNING: Final = b"GET /"
@@ -86,7 +89,7 @@ def read_head(data: bytes) -> Head:
     Raises:
         HttpError: It is not exactly what it should be.
     """
-    request, *lines = data.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    request, *lines = data.removesuffix(END).split(b"\r\n")
     matched = _REQUEST.fullmatch(request)
     if matched is None:
         raise HttpError(HTTPStatus.BAD_REQUEST, "this is no GET of HTTP/1.1")

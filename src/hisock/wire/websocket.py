@@ -7,64 +7,36 @@ wire: bytes in, frames with their lengths out, and the other way round.
 
 from __future__ import annotations
 
-__all__ = ("ClientSide", "ServerSide", "Unwelcome", "WebSocket")
+__all__ = ("OWN", "SILENT", "Failing", "Unwelcome", "WebSocket")
 
 import logging
 from codecs import IncrementalDecoder, getincrementaldecoder
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from http import HTTPStatus
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import ClassVar, Final
 
-from websockets.client import ClientProtocol
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request
-from websockets.http11 import Response as Answer
 from websockets.protocol import Protocol, Side
 from websockets.protocol import State as PeerState
-from websockets.server import ServerProtocol
-from websockets.uri import parse_uri
 
-from hisock.errors import NotSendable, RemoteProtocolError
+from hisock.errors import RemoteProtocolError
 from hisock.wire import compact, ws_frames
 from hisock.wire.compact import HEADER_LEN
 from hisock.wire.frames import BYE_WORDS, Bye
-from hisock.wire.http import (
-    HEAD,
-    Head,
-    HttpError,
-    Response,
-    is_broken,
-    read_head,
-    text,
-)
-from hisock.wire.text import from_text, to_text
+from hisock.wire.text import from_text
 
 #: Close codes of our own begin here, see ``docs/wire.md``.
-_OWN: Final = 4000
+OWN: Final = 4000
 #: Codes of goodbyes; see ``docs/wire.md``.
 _CLOSED: Final = 0
 _GOING_AWAY: Final = 16
 #: Goodbyes for which the RFC has a code.
 _CODES: Final = {_CLOSED: 1000, 5: 1002, 6: 1009, _GOING_AWAY: 1001}
-#: What a client of ours hears in the codes with which a server fails the connection.
-_FAILURES: Final = {1002: 5, 1003: 5, 1007: 5, 1008: 5, 1009: 6}
-#: Goodbyes behind which nothing is acknowledged any more: refusals, and violations.
-_AT_ONCE: Final = frozenset({3, 4, 5, 6, 7, 17, 20})
 #: Bytes of a reason (RFC 6455 §5.5: 125 with the code).
 _REASON: Final = 123
 _BYE: Final = b"\x23"
-_END: Final = b"\r\n\r\n"
-_ANSWER: Final = b"HTTP/"
-#: First bytes of an alert and of a handshake (RFC 8446 §5.1).
-_TLS: Final = frozenset(b"\x15\x16")
-#: Bytes of masks that are drawn at once.
-_MASKS: Final = 64 * ws_frames.MASK
-#: Bytes of messages that are kept to be written to others, too.
-_KEPT: Final = 64 * 1024
 
 # What goes wrong is told by our own texts.
-_silent: Final = logging.Logger("hisock.websockets", logging.CRITICAL + 1)
+SILENT: Final = logging.Logger("hisock.websockets", logging.CRITICAL + 1)
 _text_decoder: Final = getincrementaldecoder("utf-8")
 
 
@@ -89,7 +61,7 @@ class Unwelcome(Exception):
         self.code = code
 
 
-class _Failing(Protocol):
+class Failing(Protocol):
     """The library's half, which says in our words why it fails the connection.
 
     Attributes:
@@ -116,12 +88,8 @@ class _Failing(Protocol):
         super().recv_frame(frame)
 
 
-class _FailingClient(_Failing, ClientProtocol):
-    pass
-
-
 class WebSocket:
-    """One end of a connection that began with a ``GET``; see the two below.
+    """One end of a connection that began with a ``GET``, a server's or a client's.
 
     Args:
         largest: Bytes of the largest message; 0 for any.
@@ -162,7 +130,7 @@ class WebSocket:
 
     def __init__(self, largest: int) -> None:
         self._largest = largest
-        self._library: _Failing | None = None
+        self._library: Failing | None = None
         self._out: list[bytes] = []
         #: Of the head of a frame that has come in part.
         self._begun = b""
@@ -183,13 +151,13 @@ class WebSocket:
         self.refusal: str | None = None
 
     @property
-    def _protocol(self) -> _Failing:
+    def _protocol(self) -> Failing:
         """The library's half, made when something unusual first comes or goes: it is
         larger than all the rest (bench/websocket_memory.py)."""
         if self._library is None:
             most = self._largest or None
             side = Side.SERVER if self._is_masked else Side.CLIENT
-            self._library = _Failing(side, max_size=most, logger=_silent)
+            self._library = Failing(side, max_size=most, logger=SILENT)
         return self._library
 
     @property
@@ -237,12 +205,12 @@ class WebSocket:
             data = self._feed_head(data)
             if not (data or self.is_open):
                 return b""
-        came = self._heed_end(b"".join(self._take_in(data)))
+        came = self._heed_end(self._take_in(data))
         self._note_writes()
         return came
 
     def _take_in(self, data: bytes) -> list[bytes]:
-        """The messages in what was read, as ``_messages``.
+        """The messages in what was read, each behind its header.
 
         The usual ones are cut out here, at a tenth of what the library takes
         (bench/websocket_one_way.py); it gets all else, frame by frame.
@@ -289,7 +257,7 @@ class WebSocket:
         self._note_writes()
 
     def _messages(self) -> list[bytes]:
-        """The messages that the library has whole, with their lengths."""
+        """The messages that the library has whole, each behind its header."""
         came: list[bytes] = []
         try:
             for frame in self._protocol.events_received():
@@ -304,17 +272,17 @@ class WebSocket:
                 self._keep(frame)
                 if frame.fin:
                     body, self._pieces = b"".join(self._pieces), []
-                    is_text = self._text is not None
-                    came.append(self._take_message(body, is_text=is_text))
+                    body = self._take_message(body, is_text=self._text is not None)
+                    came += (compact.header(len(body)), body)
         except Unwelcome as error:
             self._protocol.fail(error.code, str(error))
         return came
 
-    def _heed_end(self, came: bytes) -> bytes:
-        """What came, with the goodbye that a close may be."""
-        if _BYE in came and not self._heard_bye:
-            frames = compact.cut_frames(came)
-            self._heard_bye = any(frame[1:2] == _BYE for frame in frames)
+    def _heed_end(self, came: list[bytes]) -> bytes:
+        """All that came, with the goodbye that a close may be."""
+        data = b"".join(came)
+        if _BYE in data and not self._heard_bye:
+            self._heard_bye = any(body[1:2] == _BYE for body in came[1::2])
         closed = None if self._library is None else self._library.close_rcvd
         if self._heard_bye:
             self._close_if_due()
@@ -322,8 +290,8 @@ class WebSocket:
             self._heard_bye = True
             code = self._goodbyes[closed.code]
             reason = closed.reason.removeprefix(f"{BYE_WORDS[code]}: ")
-            came += compact.encode(Bye(code, reason))
-        return came
+            data += compact.encode(Bye(code, reason))
+        return data
 
     def _keep(self, frame: Frame) -> None:
         """Keep a piece of a message, if it may be one."""
@@ -340,7 +308,7 @@ class WebSocket:
             raise Unwelcome(CloseCode.POLICY_VIOLATION, words)
 
     def _take_message(self, body: bytes, *, is_text: bool) -> bytes:
-        """What a whole message is on the compact wire.
+        """What a whole message is on the compact wire, without its header.
 
         Raises:
             Unwelcome: It is nothing there.
@@ -357,7 +325,7 @@ class WebSocket:
                 body = from_text(body.decode())
             except RemoteProtocolError as error:
                 raise Unwelcome(CloseCode.PROTOCOL_ERROR, str(error)) from error
-        return compact.header(len(body)) + body
+        return body
 
     def violate(self, text: str) -> None:
         """Fail the connection over something that no message says."""
@@ -425,7 +393,7 @@ class WebSocket:
         if self.is_over or self._is_closing:
             return
         said = self._said_bye or Bye(_CLOSED if self._heard_bye else _GOING_AWAY)
-        code = _CODES.get(said.code, _OWN + said.code)
+        code = _CODES.get(said.code, OWN + said.code)
         word = BYE_WORDS.get(said.code, "closed")
         self._protocol.send_close(code, _reason(word, said.text))
         self._note_writes()
@@ -438,266 +406,3 @@ class WebSocket:
                 self._out.append(data)
             else:
                 self.is_over = True
-
-
-class ServerSide(WebSocket):
-    """A server's end.
-
-    Args:
-        check: Raises ``HttpError`` if a request may not be asked.
-        answer: The response to one that asks for no WebSocket.
-        largest: As above.
-        pace: Passes the pieces of an answer on, and so knows how it goes.
-    """
-
-    __slots__ = (
-        "_answer",
-        "_body",
-        "_check",
-        "_head",
-        "_pace",
-        "_response",
-    )
-
-    _is_masked = True
-    #: What was written last as binary, by whichever of them, and how that is framed.
-    _last: ClassVar[tuple[bytes, bytes]] = b"", b""
-
-    #: A page that is left says 1001, and does not come back.
-    _goodbyes = MappingProxyType({1000: 0, 1001: 0})
-
-    def __init__(
-        self,
-        check: Callable[[Head], None],
-        answer: Callable[[Head], Response],
-        largest: int,
-        pace: Callable[[Iterable[bytes]], Iterator[bytes]] = iter,
-    ) -> None:
-        super().__init__(largest)
-        self._check = check
-        self._answer = answer
-        self._pace = pace
-        self._head = b""
-        self._body: Iterator[bytes] | None = None
-        self._response: Response | None = None
-
-    def _feed_head(self, data: bytes) -> bytes:
-        self._head += data
-        head, end, rest = self._head.partition(_END)
-        if not end and len(head) <= HEAD and not is_broken(head):
-            return b""
-        self._head = b""
-        head += end
-        try:
-            if len(head) > HEAD:
-                words = f"a head of more than {HEAD} bytes"
-                raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, words)
-            request = read_head(head)
-            self._check(request)
-            if "upgrade" in request.headers:
-                self._upgrade(request, head)
-                return rest
-            response = self._answer(request)
-        except HttpError as error:
-            self.refusal = str(error)
-            response = text(error.status, str(error))
-        self._respond(response)
-        return b""
-
-    def _respond(self, response: Response) -> None:
-        self._out.append(response.head)
-        self._response = response
-        self._body = self._pace(response.body)
-        if isinstance(response.body, tuple):  # short: there is no more to come
-            self._out += self._body
-            self._end()
-
-    def _upgrade(self, request: Head, head: bytes) -> None:
-        if "websocket" not in request.headers["upgrade"].lower():
-            words = "only an upgrade to WebSocket is served here"
-            raise HttpError(HTTPStatus.UPGRADE_REQUIRED, words)
-        if request.headers.get("sec-websocket-version") != "13":
-            words = "version 13 of WebSocket is served here"
-            raise HttpError(HTTPStatus.UPGRADE_REQUIRED, words)
-        protocol = ServerProtocol(logger=_silent)
-        protocol.receive_data(head)
-        asked = next(iter(protocol.events_received()), None)
-        if not isinstance(asked, Request):  # a line longer than the library reads
-            words = "a header is too long"
-            raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, words)
-        response = protocol.accept(asked)
-        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            words = bytes(response.body).decode().strip()
-            raise HttpError(HTTPStatus(response.status_code), words)
-        protocol.send_response(response)
-        self._out += protocol.data_to_send()
-        self.is_open = True
-
-    def take_piece(self) -> bytes:
-        """As above."""
-        if self._body is None:
-            return b""
-        if piece := next(self._body, b""):
-            return piece
-        self._end()
-        return b""
-
-    def _end(self) -> None:
-        self._let_go()
-        self.is_over = True
-
-    def _let_go(self) -> None:
-        self._body = None
-        response, self._response = self._response, None
-        if response is not None:
-            response.close()
-
-    @property
-    def has_more(self) -> bool:
-        """As above."""
-        return self._body is not None
-
-    @property
-    def is_answered(self) -> bool:
-        """As above: with a page, or why there is none."""
-        return self._body is not None or (self.is_over and not self.is_open)
-
-    def _close_if_due(self) -> None:
-        said = self._said_bye
-        if said is not None and (self._heard_bye or said.code in _AT_ONCE):
-            self.close()
-
-    def close(self) -> None:
-        """As above; an answer that is not complete stays so, and who has not even asked
-        in time hears that, too."""
-        if self._body is not None:
-            self._end()
-        elif not (self.is_open or self.is_over):
-            words = "no whole request came in time"
-            self._respond(text(HTTPStatus.REQUEST_TIMEOUT, words))
-        else:
-            super().close()
-
-    def shut(self) -> None:
-        """As above."""
-        if self._heard_bye or not self.is_open:
-            self.close()
-
-    def framed(self, data: bytes | bytearray | memoryview) -> bytes | None:
-        """As above; nothing in a server's binary frames is of one connection."""
-        known, framed = ServerSide._last
-        return framed if data == known and self._is_usual else None
-
-    @property
-    def _is_usual(self) -> bool:
-        """Whether it writes binary, and nothing is begun or has ended."""
-        has_ended = self._said_bye or self._is_closing
-        return self.is_open and not (self.is_text or self._rest or has_ended)
-
-    def write(self, data: bytes) -> None:
-        """As above; what was written is kept, for others may get it, too."""
-        framed = self.framed(data)
-        if framed is not None:
-            self._out.append(framed)
-            return
-        was_usual = self._is_usual
-        before = len(self._out)
-        super().write(data)
-        if was_usual and self._is_usual and len(data) <= _KEPT:
-            ServerSide._last = data, b"".join(self._out[before:])
-
-    def _write_message(self, body: bytes) -> None:
-        # The library's own way there makes four objects of it.
-        if self.is_text:
-            try:
-                body = to_text(body).encode()
-            except NotSendable as error:  # of a session that began as binary
-                self._protocol.fail(CloseCode.INTERNAL_ERROR, str(error))
-                return
-        self._out += ws_frames.plain(body, is_text=self.is_text)
-
-
-class ClientSide(WebSocket):
-    """A client's end; its messages are binary.
-
-    Args:
-        uri: Of the server, as the user gave it.
-        largest: As above.
-        draw: Draws so many random bytes, that nobody can foresee.
-    """
-
-    __slots__ = ("_draw", "_early", "_has_heard", "_masks", "_tail")
-
-    _is_masked = False
-
-    #: 1001 is a server that is there again later.
-    _goodbyes = MappingProxyType(
-        {1000: 0, **_FAILURES, **{_OWN + code: code for code in BYE_WORDS if code < 16}}
-    )
-
-    def __init__(self, uri: str, largest: int, draw: Callable[[int], bytes]) -> None:
-        super().__init__(largest)
-        protocol = self._library = _FailingClient(parse_uri(uri), logger=_silent)
-        self._is_settled = True
-        self._draw = draw
-        self._masks = b""
-        #: What is to be written once the server has gone over.
-        self._early = b""
-        self._has_heard = False
-        #: The last of what was read of the answer, in which its end may begin.
-        self._tail = b""
-        protocol.send_request(protocol.connect())
-        self._note_writes()
-
-    def _feed_head(self, data: bytes) -> bytes:
-        if not self._has_heard and data[:5] != _ANSWER[: len(data)]:
-            self.refusal = "what answers there speaks no HTTP"
-            if data[0] in _TLS:
-                self.refusal = "what answers there speaks TLS; use wss://"
-            return b""
-        self._has_heard = True
-        held = self._tail + data
-        at = held.find(_END)
-        end = len(data) if at < 0 else at + len(_END) - len(self._tail)
-        self._tail = held[1 - len(_END) :]
-        self._feed_answer(data[:end])
-        if self.is_open or end == len(data):
-            return data[end:]
-        self._feed_answer(data[end:])  # why not
-        return b""
-
-    def _feed_answer(self, data: bytes) -> None:
-        protocol = self._library
-        assert isinstance(protocol, _FailingClient)
-        protocol.receive_data(data)
-        self._note_writes()
-        if protocol.handshake_exc is not None:
-            self.refusal = _why(protocol.handshake_exc)
-        elif protocol.events and isinstance(protocol.events[0], Answer):
-            self._library = None
-            self.is_open = True
-            early, self._early = self._early, b""
-            self.write(early)
-
-    def write(self, data: bytes) -> None:
-        """As above; waits here until the server has answered the handshake."""
-        if self.is_open:
-            super().write(data)
-        else:
-            self._early += data
-
-    def _write_message(self, body: bytes) -> None:
-        # RFC 6455 §10.3: each has its own. To draw them one by one costs more than the
-        # rest of the frame (bench/websocket_one_way.py).
-        masks = self._masks or self._draw(_MASKS)
-        mask, self._masks = masks[: ws_frames.MASK], masks[ws_frames.MASK :]
-        self._out += ws_frames.masked(body, mask)
-
-
-def _why(error: Exception) -> str:
-    """Why a server did not go over to WebSocket."""
-    response = getattr(error, "response", None)
-    if not isinstance(response, Answer):
-        return str(error)
-    text = bytes(response.body or b"")[:200].decode(errors="replace").strip()
-    return f"{response.status_code} {response.reason_phrase}: {text}"
