@@ -71,7 +71,8 @@ def masked(body: bytes, opcode: Opcode = Opcode.BINARY, **bits: Any) -> bytes:
 def seen(side: WebSocket, pieces: Sequence[bytes]) -> tuple[object, ...]:
     """All that becomes of what comes in pieces."""
     came = b"".join(side.feed(piece) for piece in pieces)
-    return came, side.take(), side.error, side.is_too_large, side.is_over
+    ended = side.error, side.is_too_large, side.is_over
+    return came, side.take(), ended, side.is_text, side.idle_talk
 
 
 def in_pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:
@@ -93,7 +94,7 @@ bits = st.sampled_from([*[{}] * 6, {"fin": False}, {"rsv1": True}, {"rsv3": True
 @st.composite
 def frames(draw: st.DrawFn) -> bytes:
     """A frame of a client, often usual, and seldom none at all."""
-    match draw(st.integers(0, 12)):
+    match draw(st.integers(0, 14)):
         case 0:
             return draw(st.binary(max_size=20))
         case 1:  # without a mask
@@ -113,6 +114,8 @@ def frames(draw: st.DrawFn) -> bytes:
         case 5:
             first = masked(draw(bodies), fin=False)
             return first + masked(draw(bodies), Opcode.CONT)
+        case 6 | 7:
+            return masked(b"[33,1]", Opcode.TEXT)
         case _:
             frame = Frame(Opcode.BINARY, draw(bodies))
             for name, value in draw(bits).items():
@@ -238,6 +241,42 @@ def test_what_was_framed_for_one_is_written_to_others() -> None:
     one.write(data)
 
     assert one.take() == other.take() == 2 * b"\x82\x03\x93\x01x"
+
+
+def test_text_and_binary_do_not_share_frames() -> None:
+    """What was framed for one kind of connection is nothing for the other."""
+    data = compact.header(3) + b"\x92\x21\x05"
+    binary, text = served(), served()
+    text.feed(masked(b"[33,1]", Opcode.TEXT))
+    written = b"\x81\x06[33,5]", b"\x82\x03\x92\x21\x05"
+
+    text.write(data)  # nothing of it is kept,
+    binary.write(data)  # this is,
+    assert text.framed(data) is None  # but not for it
+    assert binary.framed(data) == written[1]
+    text.write(data)
+    binary.write(data)
+
+    assert text.take() == 2 * written[0]
+    assert binary.take() == 2 * written[1]
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_the_first_message_says_what_all_are(is_cut: bool) -> None:
+    """Whether it was cut out or came in two pieces, through the library."""
+    usual, text = masked(b"\x92\x21\x01"), masked(b"[33,1]", Opcode.TEXT)
+    pieces = masked(b"\x92", fin=False) + masked(b"\x21\x01", Opcode.CONT)
+    one, other = served(), served()
+
+    came = one.feed(usual if is_cut else pieces) + one.feed(text)
+    assert came == compact.header(3) + b"\x92\x21\x01"
+    assert one.take()[2:4] == (1003).to_bytes(2, "big")
+    assert one.error == "binary messages (MessagePack) only, as the first was one"
+
+    came = other.feed(text + (usual if is_cut else pieces) + text)
+    assert came == compact.header(3) + b"\x92\x21\x01"
+    assert other.take()[2:4] == (1003).to_bytes(2, "big")
+    assert other.error == "text messages (JSON) only, as the first was one"
 
 
 def test_what_was_begun_is_not_written_to_others() -> None:
