@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from hisock.engine.threads import StateLock, Turn
 from hisock.hub.outbox import Outbox
 from hisock.session.connection import Connection
 from hisock.session.events import Messages
+from hisock.session.resume import Replay
 from hisock.types import Limits
 
 from .test_blocking import HOST, Raw, Task, eventually, frame
@@ -344,3 +348,67 @@ def test_who_is_gone_does_not_keep_a_broadcast_from_others(scene: Scene) -> None
 
     assert other.take() == b"a"
     assert gone in scene.behind
+
+
+def _struck(place: int, action: Callable[..., object], *arguments: Any) -> bool:
+    """Call it; whether Ctrl-C struck at such an instruction of ``write_many``."""
+    left = place
+
+    def strike(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_code is not Post.write_many.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+        return strike
+
+    before = sys.gettrace()
+    try:
+        sys.settrace(strike)
+        action(*arguments)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def _has_got(peer: Raw) -> bytes:
+    peer.sock.setblocking(False)
+    try:
+        return peer.sock.recv(65536)
+    except BlockingIOError:
+        return b""
+
+
+def test_f4_ctrl_c_in_a_broadcast() -> None:
+    """Wherever it strikes, each link has written what has a number there, or is torn,
+    so that it is cut and what has one is written again."""
+    data = frame(b"news")
+    for place in itertools.count():
+        with ExitStack() as stack:
+            scene = Scene(stack)
+            pairs = [scene.link() for _ in range(3)]
+            for link, _ in pairs:
+                link.writer = "ours"
+                link.connection.is_open = True
+                link.replay = link.outbox.replay = Replay()
+                link.look_at = 2**20
+            arguments = scene.post.write_many, [link for link, _ in pairs]
+            was_struck = _struck(place, scene.lock.run, *arguments, {"ours": data})
+
+            torn = [link.is_torn for link, _ in pairs]
+            numbers = [link.replay.last for link, _ in pairs if link.replay]
+            got = [_has_got(other) for _, other in pairs]
+            assert sum(torn) <= 1
+            assert not scene.lock.is_busy
+            for is_torn, number, came in zip(torn, numbers, got, strict=True):
+                assert came == number * data or (is_torn and not came)
+            assert numbers == sorted(numbers, reverse=True)
+            if not was_struck:
+                break
+    assert place > 100, "it was struck at each place"
+    assert numbers == [1, 1, 1]

@@ -30,6 +30,7 @@ import hisock
 faulthandler.dump_traceback_later(12)  # where it hangs, if it does
 gc.disable()
 port, many = int(sys.argv[1]), int(sys.argv[2])
+address = ("127.0.0.1", port) if sys.argv[3] == "tcp" else f"ws://127.0.0.1:{port}"
 asked, struck = queue.SimpleQueue(), queue.SimpleQueue()
 def strike():
     while (moment := asked.get()) is not None:
@@ -52,7 +53,7 @@ threading.Thread(target=strike, daemon=True).start()
 """
 
 _SENDING = """
-client = hisock.connect(("127.0.0.1", port), "ann", dead_after=1)
+client = hisock.connect(address, "ann", dead_after=1)
 number = 0
 def action():
     global number
@@ -67,7 +68,7 @@ client.close()
 """
 
 _CALLING = """
-client = hisock.connect(("127.0.0.1", port), "ann", dead_after=1)
+client = hisock.connect(address, "ann", dead_after=1)
 client.on("news")(lambda number: None)
 number, wrong = 0, []
 def action():
@@ -132,28 +133,30 @@ def watched() -> Iterator[Watched]:
         yield made
 
 
-def said_by(source: str, watched: Watched) -> Any:
+def said_by(source: str, watched: Watched, scheme: str = "tcp") -> Any:
     """What a program says at its end, which comes soon and without complaint."""
-    arguments = (watched.server.addr[1], MANY)
+    arguments = (watched.server.addr[1], MANY, scheme)
     with Program(_STRIKES + source + _END, *arguments) as program:
         said = program.next()
         assert program.end() == (0, "")
     return said
 
 
-def test_f4_ctrl_c_in_sends(watched: Watched) -> None:
+@pytest.mark.parametrize("scheme", ["tcp", "ws"])
+def test_f4_ctrl_c_in_sends(watched: Watched, scheme: str) -> None:
     """It comes out once each; what arrives is whole and in order, nothing is doubled,
     and the next call is answered behind all of it."""
-    last, count = said_by(_SENDING, watched)
+    last, count = said_by(_SENDING, watched, scheme)
     assert watched.numbers == sorted(set(watched.numbers))
     assert count == len(watched.numbers) > MANY
     assert watched.numbers[-1] <= last
     assert last - count <= MANY, "more is lost than the one that was being sent"
 
 
-def test_f4_ctrl_c_in_calls(watched: Watched) -> None:
+@pytest.mark.parametrize("scheme", ["tcp", "ws"])
+def test_f4_ctrl_c_in_calls(watched: Watched, scheme: str) -> None:
     """No call gets the answer to another, and the next one is answered."""
-    assert said_by(_CALLING, watched) == [[], 42]
+    assert said_by(_CALLING, watched, scheme) == [[], 42]
 
 
 def test_f4_ctrl_c_in_connect(watched: Watched) -> None:

@@ -62,6 +62,11 @@ class _Violated(OSError):
         self.error = error
 
 
+def _interrupted() -> OSError:
+    text = "interrupted in the middle of a message"
+    return ConnectionAbortedError(errno.ECONNABORTED, text)
+
+
 class UpgradedSocket:
     """A connected socket, as far as hisock uses it. It has no ``sendmsg``.
 
@@ -76,6 +81,7 @@ class UpgradedSocket:
         "_came",
         "_eof",
         "_has_failed",
+        "_is_broken",
         "_is_shut",
         "_is_told",
         "_largest",
@@ -84,6 +90,7 @@ class UpgradedSocket:
         "_rest",
         "_secure",
         "_sock",
+        "_taken",
         "family",
         "websocket",
     )
@@ -106,7 +113,11 @@ class UpgradedSocket:
         self._lock = threading.RLock()
         self._came = websocket.feed(first) if first else b""
         self._rest: memoryview | bytes = b""
+        #: What was read and not looked at; empty between two calls.
+        self._taken: list[bytes] = []
         self._eof = self._is_told = self._is_shut = self._has_failed = False
+        #: Whether Ctrl-C struck amid a message, so that no byte may follow.
+        self._is_broken = False
         self.family: int = sock.family
         if first:
             self._write_quietly()
@@ -161,7 +172,7 @@ class UpgradedSocket:
     @property
     def has_plaintext(self) -> bool:
         """Whether ``recv`` has something to tell though the socket may stay silent."""
-        if self._came or (self._eof and not self._is_told):
+        if self._came or self._taken or (self._eof and not self._is_told):
             return True
         return self._secure is not None and bool(self._secure.has_plaintext)
 
@@ -173,12 +184,43 @@ class UpgradedSocket:
             OSError: What came is no WebSocket of hisock, as ``error`` tells; once.
             NotUpgraded: The server refused.
         """
-        while True:
-            if not self._came and not self._eof:
-                self._read(flags)
-            if came := self._came:
-                self._came = came[size:]
-                return came[:size] if size < len(came) else came
+        self._fill(flags)
+        came = self._came
+        if len(came) <= size:
+            self._came = b""  # and no call from here on
+            return came
+        self._came = came[size:]
+        return came[:size]
+
+    def recv_into(
+        self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0
+    ) -> int:
+        """As ``recv``, into a buffer; how many there were."""
+        self._fill(flags)
+        with memoryview(buffer) as room:
+            came = self._came[: nbytes or len(room)]
+            count = len(came)
+            room[:count] = came
+        self._came = self._came[count:]  # and no call from here on
+        return count
+
+    def _fill(self, flags: int) -> None:
+        """Read until there is something to tell; at the end there is not."""
+        while not self._came:
+            if self._is_broken:
+                raise _interrupted()
+            if not (self._eof or self._taken):
+                # One step for Python: no KeyboardInterrupt comes between reading, which
+                # may wait, and keeping.
+                self._taken.extend(map(self._sock.recv, (_READ,), (flags,)))
+            try:
+                if self._take_in():
+                    return
+            except OSError:
+                raise
+            except BaseException:
+                self._is_broken = True
+                raise
             error = self.websocket.error
             if error is not None and not self._has_failed:
                 self._has_failed = True
@@ -186,22 +228,16 @@ class UpgradedSocket:
                 raise _Violated(RemoteProtocolError(error, code))
             if self._eof:
                 self._is_told = True
-                return b""
+                return
             # Without the flag it is a client's wait, which goes on.
             if flags & DONT_WAIT or not self.getblocking():
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    def recv_into(
-        self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0
-    ) -> int:
-        """As ``recv``, into a buffer; how many there were."""
-        with memoryview(buffer) as room:
-            data = self.recv(nbytes or len(room), flags)
-            room[: len(data)] = data
-        return len(data)
-
-    def _read(self, flags: int) -> None:
-        data = self._sock.recv(_READ, flags)
+    def _take_in(self) -> bool:
+        """Look at what was read; whether there is something to tell."""
+        if not self._taken:
+            return False
+        data = self._taken.pop()
         with self._lock:
             self.websocket.largest = self._largest()
             if data:
@@ -214,6 +250,7 @@ class UpgradedSocket:
                 self.websocket.violate("it asks and asks, and reads no answer")
         if isinstance(self.websocket, ClientSide) and self.websocket.refusal:
             raise NotUpgraded(self.websocket.refusal)
+        return bool(self._came)
 
     # --- writing ---------------------------------------------------------------------
 
@@ -229,23 +266,31 @@ class UpgradedSocket:
         Raises:
             BlockingIOError: Something of before still waits.
         """
-        with self._lock:
-            websocket = self.websocket
-            if self._is_idle:
-                # What many get, in few steps (bench/websocket_fan_out.py).
-                framed = websocket.framed(data)
-                if framed is not None:
-                    sent = self._sock.send(framed, DONT_WAIT)
-                    if sent < len(framed):
-                        self._rest = memoryview(framed)[sent:]
-                    return len(data)
-            elif not self._write():
-                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            if self._is_shut:
-                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-            websocket.write(bytes(data))
-            self._write()
-            return len(data)
+        # All in one ``try``, for what a message that is half written, or one that is
+        # written and not told of, needs is another connection.
+        try:
+            with self._lock:
+                websocket = self.websocket
+                if self._is_idle:
+                    # What many get, in few steps (bench/websocket_fan_out.py).
+                    framed = websocket.framed(data)
+                    if framed is not None:
+                        sent = self._sock.send(framed, DONT_WAIT)
+                        if sent < len(framed):
+                            self._rest = memoryview(framed)[sent:]
+                        return len(data)
+                elif not self._write():
+                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+                if self._is_shut:
+                    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+                websocket.write(bytes(data))
+                self._write()
+                return len(data)
+        except OSError:
+            raise
+        except BaseException:
+            self._is_broken = True
+            raise
 
     @property
     def _is_idle(self) -> bool:
@@ -253,14 +298,23 @@ class UpgradedSocket:
         written at once."""
         websocket = self.websocket
         waits = self._rest or websocket.is_writing or self._secure is not None
-        return websocket.is_open and not (waits or websocket.is_over or self._is_shut)
+        has_ended = websocket.is_over or self._is_shut or self._is_broken
+        return websocket.is_open and not (waits or has_ended)
 
     def flush(self) -> bool:
         """Write what waits for room; whether all of it has left."""
-        with self._lock:
-            return self._write()
+        try:
+            with self._lock:
+                return self._write()
+        except OSError:
+            raise
+        except BaseException:
+            self._is_broken = True
+            raise
 
     def _write(self) -> bool:
+        if self._is_broken:
+            raise _interrupted()
         websocket, pieces = self.websocket, _PIECES
         if out := websocket.take():
             self._rest = bytes(self._rest) + out if self._rest else out
