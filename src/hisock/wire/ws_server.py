@@ -126,6 +126,7 @@ class ServerSide(WebSocket):
         protocol.send_response(response)
         self._out += protocol.data_to_send()
         self.is_open = True
+        del self._answer, self._check, self._pace  # for requests; there is no other
 
     def take_piece(self) -> bytes:
         """As ``WebSocket.take_piece``."""
