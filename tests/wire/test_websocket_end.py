@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hisock.wire.http import Head, Response
-from hisock.wire.websocket import ServerSide
+from hisock.wire.ws_server import ServerSide
 
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\n"
