@@ -128,9 +128,9 @@ class Sender:
         outbox = self.outbox
         assert outbox.size >= 0
         assert outbox.held >= 0
-        queued = sum(map(length_of, outbox._frames or ()))
+        queued = sum(map(length_of, outbox.frames or ()))
         assert outbox.size == queued + sum(map(len, outbox._rest or ()))
-        assert len(outbox._frames or ()) < 2 * len(self.sent) + 70
+        assert len(outbox.frames or ()) < 2 * len(self.sent) + 70
 
     def finish(self) -> list[Any]:
         """What the peer has in the end: numbers, and gaps."""

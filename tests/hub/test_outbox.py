@@ -581,3 +581,27 @@ def test_f4_ctrl_c_while_frames_get_their_numbers(is_cut: bool) -> None:
             break
         struck += 1
     assert struck > 20
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_is_the_same_for_many_is_joined_once(large: bool) -> None:
+    """Several broadcasts to many peers: each gets them with its own numbers, and one
+    that has something of its own between them gets that, too."""
+    frames = [b"%d" % n * (50_000 if large else 1) for n in range(10, 18)]
+    joined: set[tuple[bool, int]] = set()
+    for own in (False, False, True, True):
+        outbox = Outbox(0)
+        outbox.replay = Replay()
+        for times in (1, 2):  # what is the same as before counts once more
+            for frame in [b"own"] * own + frames:
+                outbox.append(frame)
+            written = b""
+            while head := bytes(outbox.head()):
+                written += head
+                outbox.advance(len(head), 0.0)
+            assert written == own * b"own" + b"".join(frames)
+            assert outbox.replay.last == times * (len(frames) + own)
+            assert outbox.size == 0
+        blocks = list(outbox.replay.blocks or ())
+        joined.add((own, id(blocks[0].data if isinstance(blocks[0], Block) else 0)))
+    assert large or len(joined) == 2

@@ -221,7 +221,11 @@ class Post:
                 link.connection.is_open or link.is_dropped
             ):
                 outbox = link.outbox
-                outbox.append(frame)
+                if (waiting := outbox.frames) is None:
+                    outbox.append(frame)
+                else:  # ``Outbox.append`` in place
+                    waiting.append(frame)
+                    outbox.size += len(frame)
                 unsent[link] = None
                 if outbox.size >= FLUSH_SIZE:
                     self._flush_link(link)

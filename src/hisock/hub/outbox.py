@@ -26,11 +26,17 @@ _GONE: Final = 64
 _JOIN: Final = 256 * 1024
 
 
+#: Frames from which on it is worth to look whether they were joined for another peer.
+_SHARED: Final = 4
+
+
 class Plain(bytes):
     """Bytes without a number: acknowledgements, pongs, goodbyes."""
 
 
 Waiting: TypeAlias = Written | Plain | Loose
+#: What was joined last, and what that made; none of it changes.
+_last: tuple[list[Waiting], Block] = ([], Block(0, b""))
 
 
 class Outbox:
@@ -40,6 +46,7 @@ class Outbox:
         bound: Bytes over which the peer counts as slow; 0 for no bound.
 
     Attributes:
+        frames: What is not begun, the oldest first; ``None`` before the first.
         size: Bytes that are not written.
         replay: What is written and not acknowledged; ``None`` without a session.
     """
@@ -47,13 +54,13 @@ class Outbox:
     __slots__ = (
         "_acked",
         "_bound",
-        "_frames",
         "_loose",
         "_next",
         "_rest",
         "_rest_size",
         "_stalled_since",
         "_taken",
+        "frames",
         "replay",
         "size",
     )
@@ -61,7 +68,7 @@ class Outbox:
     def __init__(self, bound: int) -> None:
         self._bound = bound
         # An empty deque costs 760 bytes, so it is made on first use.
-        self._frames: deque[Waiting] | None = None
+        self.frames: deque[Waiting] | None = None
         #: Those of them that may be dropped, once there are some.
         self._loose: LooseFrames | None = None
         #: What is being written; has its number already.
@@ -107,13 +114,13 @@ class Outbox:
             return length_of(self.replay.blocks[0])
         if self._rest:
             return self._rest_size
-        return length_of(self._frames[0]) if self._frames else 0
+        return length_of(self.frames[0]) if self.frames else 0
 
     def append(self, frame: Waiting) -> None:
         """Add what is to be written after everything before it."""
-        if self._frames is None:
-            self._frames = deque()
-        self._frames.append(frame)
+        if self.frames is None:
+            self.frames = deque()
+        self.frames.append(frame)
         self.size += len(frame) if frame.__class__ is bytes else length_of(frame)
 
     def add_loose(
@@ -135,11 +142,11 @@ class Outbox:
             drops_newest: Whether it is itself what goes while the peer is too slow,
                 and not the oldest such message.
         """
-        if self._frames is None:
-            self._frames = deque()
+        if self.frames is None:
+            self.frames = deque()
         if self._loose is None:
             self._loose = LooseFrames(encode_gap)
-        frames, loose = self._frames, self._loose
+        frames, loose = self.frames, self._loose
         last = frames[-1] if frames else None
         if drops_newest and self.is_full:
             gap, more = loose.gap(group, last)
@@ -156,16 +163,16 @@ class Outbox:
                 break
             self.size -= less
         if loose.gone > _GONE + len(frames) // 2:
-            self._frames = deque(
+            self.frames = deque(
                 f for f in frames if not isinstance(f, Loose) or f.frame
             )
             loose.gone = 0
 
     def put_first(self, data: bytes) -> None:
         """Add what has no number and no place: before all that is not begun."""
-        if self._frames is None:
-            self._frames = deque()
-        self._frames.appendleft(Plain(data))
+        if self.frames is None:
+            self.frames = deque()
+        self.frames.appendleft(Plain(data))
         self.size += len(data)
 
     def keep(self, parts: tuple[bytes | memoryview, ...]) -> None:
@@ -209,14 +216,16 @@ class Outbox:
         A KeyboardInterrupt may strike anywhere: taking the frames out is one step for
         Python, and what was begun then is finished the next time.
         """
-        if not (self._taken or self._frames):  # struck between a frame and its size
+        if not (self._taken or self.frames):  # struck between a frame and its size
             self.size = self._rest_size = 0
             return
         if not self._taken:
-            assert self._frames is not None
+            assert self.frames is not None
             self._taken = []
-            count = self._how_many(self._frames)
-            self._taken.extend(map(deque.popleft, repeat(self._frames, count)))
+            count = self._how_many(self.frames)
+            self._taken.extend(map(deque.popleft, repeat(self.frames, count)))
+            if count >= _SHARED:
+                self._next = _join_once(self._taken)
         self._number(self._taken)
         if not self._rest:  # what is gone stood before a large one
             self._begin()
@@ -224,6 +233,9 @@ class Outbox:
     @staticmethod
     def _how_many(frames: deque[Waiting]) -> int:
         """How many of the first are to be written together."""
+        count = len(frames)
+        if count >= _SHARED and list(frames) == _last[0]:
+            return count
         first = frames[0]
         size = length_of(first)
         # A mark of the classic wire must not be replayed, so it stands alone.
@@ -286,9 +298,9 @@ class Outbox:
         self.size -= self._rest_size
         self._rest_size = 0
         self._rest = None
-        if self._frames is not None:
-            kept = deque(f for f in self._frames if not isinstance(f, Plain))
-            self._frames = kept or None
+        if self.frames is not None:
+            kept = deque(f for f in self.frames if not isinstance(f, Plain))
+            self.frames = kept or None
             self.size = sum(map(length_of, kept))
         self._stalled_since = None
 
@@ -307,14 +319,14 @@ class Outbox:
         self._settle()
         frames = [
             f.frame if isinstance(f, Loose) else f
-            for f in self._frames or ()
+            for f in self.frames or ()
             if not isinstance(f, Plain)
         ]
         return [frame for frame in frames if frame != b""]  # what was dropped is gone
 
     def clear(self) -> None:
         """Forget everything."""
-        self._frames = self._rest = self._loose = self._next = self._taken = None
+        self.frames = self._rest = self._loose = self._next = self._taken = None
         self._stalled_since = None
         self.size = self._rest_size = 0
 
@@ -337,6 +349,20 @@ class Outbox:
     def deadline(self) -> float | None:
         """When ``check`` has to be asked again, if nothing else happens."""
         return None if self._stalled_since is None else self._stalled_since + STALL
+
+
+def _join_once(taken: list[Waiting]) -> Block | tuple[bytes, ...]:
+    """As ``_join``; what several broadcasts left is the same for many peers
+    (bench/websocket_fan_out.py)."""
+    global _last
+    known, block = _last
+    if taken == known:
+        # An object of its own: by it ``note_once`` knows what it has noted.
+        return Block(block.count, block.data)
+    joined = _join(taken)
+    if isinstance(joined, Block) and set(map(type, taken)) == {bytes}:
+        _last = taken.copy(), joined
+    return joined
 
 
 def _join(taken: list[Waiting]) -> Block | tuple[bytes, ...]:
