@@ -26,6 +26,7 @@ import pytest
 from tests.spelled import spelled
 
 import hisock
+import hisock.aio
 from hisock import ClientInfo, HiSockClient, HiSockServer, Limits, errors
 
 pytestmark = pytest.mark.timeout(5)
@@ -1396,3 +1397,66 @@ def test_a_stranger_is_no_client(pair: Pair) -> None:
         stranger.close()
     assert time.monotonic() - began < 2
     assert len(server) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"page": "x"}, "a server has no option 'page'. Did you mean 'pages'?"),
+        ({"dashbord": True}, "Did you mean 'dashboard'?"),
+        ({"unique_name": "reject"}, "Did you mean 'unique_names'?"),
+        ({"zzz": 1}, "a server has no option 'zzz'."),
+    ],
+)
+def test_a_server_knows_its_options(options: Any, words: str) -> None:
+    """A mistyped one is named, with the one that was meant."""
+    with pytest.raises(TypeError, match=re.escape(words)):
+        hisock.start_server(("127.0.0.1", 0), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"nme": "x"}, "a client has no option 'nme'. Did you mean 'name'?"),
+        ({"tokn": "x"}, "Did you mean 'token'?"),
+    ],
+)
+def test_a_client_knows_its_options(options: Any, words: str) -> None:
+    """As a server does, before it connects anywhere."""
+    with pytest.raises(TypeError, match=re.escape(words)):
+        hisock.connect(("127.0.0.1", 9), **options)
+    with pytest.raises(TypeError, match=re.escape(words)):
+        hisock.aio.connect(("127.0.0.1", 9), **options)
+
+
+def test_pages_that_are_not_there(tmp_path: Path) -> None:
+    """Where they were looked for is said, and how to have them beside the program."""
+    with pytest.raises(
+        errors.InvalidOption, match="is looked for where the program was"
+    ):
+        hisock.start_server(("127.0.0.1", 0), pages="no such folder")
+    file = tmp_path / "server.py"
+    file.write_text("")
+    with pytest.raises(errors.InvalidOption, match=r"server\.py is a file"):
+        hisock.start_server(("127.0.0.1", 0), pages=file)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:6969", "https://[::1]:5/"])
+def test_the_address_of_a_page(address: str) -> None:
+    """What to write in its place is said."""
+    rest = address.partition("//")[2].strip("/")
+    for begin in (hisock.connect, hisock.start_server):
+        with pytest.raises(errors.InvalidAddress, match=re.escape(f'"{rest}"')):
+            begin(address)
+
+
+def test_a_stranger_does_not_hear_what_there_is() -> None:
+    """Who calls what nobody handles hears the near name, not the program's files."""
+    with hisock.start_threaded_server(("127.0.0.1", 0)) as server:
+        server.on("move")(lambda client, message: None)
+        with (
+            hisock.connect(server.addr) as client,
+            pytest.raises(errors.RemoteError) as caught,
+        ):
+            client.call("mov")
+    assert caught.value.message == "no handler for 'mov'. Did you mean 'move'?"

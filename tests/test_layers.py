@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"session", "wire", "errors", "types", "_near", "hub"},
     "web": {"wire", "errors", "types", "web"},
     "engine": {
+        "_near",
         "web",
         "hub",
         "handlers",

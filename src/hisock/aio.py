@@ -30,7 +30,7 @@ from hisock.engine.awaiting import (
     Sent,
     ServerVerbs,
 )
-from hisock.engine.client_face import ClientFace, ClientOptions
+from hisock.engine.client_face import ClientFace, ClientOptions, check_options
 from hisock.engine.client_verbs import ClientVerbs
 from hisock.engine.delivery import WhenSlow, wish_of
 from hisock.engine.dial import listen_at
@@ -385,6 +385,7 @@ class AsyncHiSockClient(ClientFace):
         cache_size: int = -1,
         **options: Unpack[ClientOptions],
     ) -> None:
+        check_options(options)
         self._prepare(addr, name, group, True, header_len, cache_size, **options)
         self._repeats: deque[tuple[float, Callable[..., Any]]] = deque()
         self._verbs = ClientVerbs(self)

@@ -231,9 +231,9 @@ def test_without_websocket_there_is_no_http(pages: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"pages": "nowhere"}, "a folder that exists"),
-        ({"pages": 7}, "a folder that exists"),
-        ({"pages": b"x"}, "a folder that exists"),
+        ({"pages": "nowhere"}, "there is no folder"),
+        ({"pages": 7}, "pages is a folder, not 7"),
+        ({"pages": b"x"}, "pages is a folder, not b'x'"),
         ({"metrics": "yes"}, "True, False"),
         ({"allowed_hosts": "example.org"}, "a list of text"),
         ({"allowed_hosts": [7]}, "a list of text"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from pathlib import Path
 
@@ -127,3 +128,18 @@ def test_what_is_for_this_machine_only(proxied: str) -> None:
     with pytest.raises(HttpError, match="for this machine only"):
         routes.answer(Head("/mine", {}))
     assert routes.answer(Head("/healthz", {})).status is HTTPStatus.OK
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/", "serves no pages"),
+        ("/dashboard", "dashboard=True would show it"),
+        ("/metrics", "metrics=True would show it"),
+        ("/nothing", "there is no '/nothing' here"),
+    ],
+)
+def test_what_would_be_there(path: str, words: str) -> None:
+    """Who begins hears what is missing, not only that something is."""
+    with pytest.raises(HttpError, match=re.escape(words)):
+        Routes().answer(Head(path, {"host": "localhost"}))

@@ -339,7 +339,7 @@ class Runner:
             who = _colour(entry, client)
             call = partial(entry.call_packed, who, command, content)
         else:
-            text = unknown_command(self._table, command)
+            text = unknown_command(self._table, command, for_peer=True)
             self._fail(link, answering, CommandError("unknown_command", text))
             return False
 

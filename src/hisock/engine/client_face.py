@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ("ClientFace", "ClientOptions", "read_answer", "spell_client")
+__all__ = (
+    "ClientFace",
+    "ClientOptions",
+    "check_options",
+    "read_answer",
+    "spell_client",
+)
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,7 +25,7 @@ from hisock.engine.dial import (
     split_uri,
     targets_of,
 )
-from hisock.engine.face import Face, check_limits, check_times
+from hisock.engine.face import Face, check_known, check_limits, check_times
 from hisock.engine.link import DONT_WAIT
 from hisock.engine.proof import Proof
 from hisock.engine.reconnect import Terms
@@ -65,6 +71,12 @@ class ClientOptions(TypedDict, total=False):
     tls: ssl.SSLContext | dict[str, Any] | str | bool | None
 
 
+def check_options(options: ClientOptions) -> None:
+    """As ``check_known``, of a client."""
+    known = ClientOptions.__annotations__
+    check_known("client", options, known, ("name", "group", "blocking"))
+
+
 class ClientFace(Face):
     """The base of all clients; the arguments are ``HiSockClient``'s."""
 
@@ -86,6 +98,7 @@ class ClientFace(Face):
         cache_size: int = -1,
         **options: Unpack[ClientOptions],
     ) -> None:
+        check_options(options)
         self._prepare(addr, name, group, blocking, header_len, cache_size, **options)
         self._connect()
 

@@ -99,6 +99,12 @@ def split_uri(addr: object) -> tuple[str | None, object]:
 
 def _parse_text(text: str) -> Address:
     """``"host:port"`` or ``"[::1]:port"`` in two."""
+    if "://" in text:
+        rest = text.partition("://")[2].strip("/")
+        raise InvalidAddress(
+            f'{text!r:.80} is a page\'s address; leave out what is before "//": '
+            f'"{rest:.80}". A client may also say "ws://{rest:.80}"'
+        )
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit():
         raise InvalidAddress(

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ("Face", "Registered", "ThreadedFace", "check_limits", "check_times")
+__all__ = (
+    "Face",
+    "Registered",
+    "ThreadedFace",
+    "check_known",
+    "check_limits",
+    "check_times",
+)
 
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self
 
+from hisock._near import did_you_mean
 from hisock.engine.blame import users_line
 from hisock.engine.pace import Pace
 from hisock.engine.threads import Driver
@@ -338,6 +346,26 @@ def _warn_of(command: str, before: HandlerEntry) -> None:
         UserWarning,
         stacklevel=users_line(),
     )
+
+
+def check_known(
+    side: str, options: Mapping[str, Any], known: Iterable[str], also: Iterable[str]
+) -> None:
+    """Refuse what is no option, as Python does, and say what was probably meant.
+
+    Args:
+        side: Whose options they are.
+        options: As the user gave them.
+        known: Those that may be.
+        also: Others, that have been taken out already.
+
+    Raises:
+        TypeError: There is no such option.
+    """
+    if unknown := options.keys() - set(known):
+        wrong = min(unknown)
+        near = did_you_mean(wrong, {*known, *also})
+        raise TypeError(f"a {side} has no option {wrong!r}.{near}")
 
 
 def check_limits(limits: Limits | None) -> Limits:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from hisock.engine.delivery import WhenSlow, wish_of
 from hisock.engine.dial import DEAD_AFTER, listen_at, parse_address, spell_address
-from hisock.engine.face import Face, check_limits, check_times
+from hisock.engine.face import Face, check_known, check_limits, check_times
 from hisock.engine.inquiry import Inquiry
 from hisock.engine.link import Link
 from hisock.engine.post import Post
@@ -85,7 +85,7 @@ class ServerFace(Face):
         self._tls = None if tls is None else _read_tls(tls)
         limits = check_limits(limits)
         chosen = _check_wires(wires)
-        check_web(web, chosen)
+        _check_http(web, chosen)
         self.addr = self._address
         self._blocking = blocking
         self._known = set()
@@ -386,6 +386,17 @@ def _name_of(listener: Any) -> Any:
     """Where a socket really listens."""
     name = listener.getsockname()
     return name[:2] if isinstance(name, tuple) else f"unix:{name}"
+
+
+def _check_http(web: WebOptions, wires: frozenset[str]) -> None:
+    """
+    Raises:
+        InvalidOption: As ``check_web``.
+        TypeError: There is no such option.
+    """
+    known = WebOptions.__annotations__
+    check_known("server", web, known, ServerOptions.__annotations__)
+    check_web(web, wires)
 
 
 def _post_for(web: WebOptions) -> type[Post]:

@@ -61,10 +61,7 @@ def check_web(options: WebOptions, wires: Collection[str]) -> None:
 
     Raises:
         InvalidOption: These are no hosts, origins or pages; or there is no HTTP.
-        TypeError: There is no such option.
     """
-    if unknown := options.keys() - WebOptions.__annotations__.keys():
-        raise TypeError(f"a server has no option {min(unknown)!r}")
     wanted = [name for name in _PAGES if options.get(name)]
     if wanted and "websocket" not in wires:
         raise InvalidOption(
@@ -81,10 +78,30 @@ def check_web(options: WebOptions, wires: Collection[str]) -> None:
             'pip install "hisock[metrics]"'
         )
     pages = options.get("pages")
-    if pages is not None and not (
-        isinstance(pages, str | Path) and Path(pages).is_dir()
-    ):
-        raise InvalidOption(f"pages is a folder that exists, not {pages!r:.200}")
+    if pages is not None:
+        _check_pages(pages)
+
+
+def _check_pages(pages: object) -> None:
+    """
+    Raises:
+        InvalidOption: There is no such folder.
+    """
+    if not isinstance(pages, str | Path):
+        raise InvalidOption(f"pages is a folder, not {pages!r:.80}")
+    folder = Path(pages)
+    if folder.is_dir():
+        return
+    where = str(folder.absolute())[:200]
+    if folder.exists():
+        raise InvalidOption(f"pages is a folder, and {where} is a file")
+    text = f"pages: there is no folder {where}"
+    if not folder.is_absolute():
+        text += (
+            f'; "{folder}" is looked for where the program was started, '
+            f'Path(__file__).with_name("{folder}") is beside the program'
+        )
+    raise InvalidOption(text)
 
 
 def _check_rules(options: WebOptions) -> None:

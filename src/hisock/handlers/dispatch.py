@@ -56,10 +56,19 @@ def resolve(table: HandlerTable, body: bytes, *, by_client: bool) -> Resolved:
     return _NO_HANDLER if found is None else Call(*found)
 
 
-def unknown_command(table: HandlerTable, word: str) -> str:
-    """A sentence on a command that nobody handles, with what was probably meant."""
+def unknown_command(table: HandlerTable, word: str, *, for_peer: bool = False) -> str:
+    """A sentence on a command that nobody handles, with what was probably meant.
+
+    Args:
+        table: What is handled.
+        word: What came.
+        for_peer: Whether a stranger may read it, whom the program's files and all that
+            it handles are no concern of.
+    """
     word = word[:64]
     entries = table.commands()
     near = did_you_mean(word, [entry.command for entry in entries])
+    if for_peer:
+        return f"no handler for {word!r}.{near}"
     known = ", ".join(entry.signature.where for entry in entries[:8]) or "none"
     return f"no handler for {word!r}.{near} (handlers: {known})"

@@ -22,6 +22,9 @@ _OWN: Final = ("hisock.js", "hisock.d.ts")
 #: What proxies add: with one of these nobody knows from where a request comes.
 _FORWARDED: Final = frozenset({"forwarded", "via", "x-forwarded-for", "x-real-ip"})
 
+#: Paths that an option switches on.
+_OPTIONS: Final = ("dashboard", "metrics")
+
 #: Answers a request; may raise ``HttpError``.
 Answer: TypeAlias = Callable[[Head], Response]
 
@@ -74,7 +77,7 @@ class Routes:
         if known is None and self._pages is not None:
             return self._pages.answer(path, head)
         if known is None:
-            raise HttpError(HTTPStatus.NOT_FOUND, f"there is no {path[:100]!a} here")
+            raise HttpError(HTTPStatus.NOT_FOUND, _absent(path))
         if path in self._local and not (from_here and _is_direct(head)):
             raise HttpError(HTTPStatus.FORBIDDEN, f"{path} is for this machine only")
         return known(head)
@@ -83,6 +86,19 @@ class Routes:
         if self._is_closing():
             return text(HTTPStatus.SERVICE_UNAVAILABLE, "closing")
         return text(HTTPStatus.OK, "ok")
+
+
+def _absent(path: str) -> str:
+    """Why there is nothing, and what would be."""
+    if path == "/":
+        return (
+            "This is a hisock server, and it runs; it serves no pages. "
+            'start_server(..., pages="folder") would, or hisock serve --pages folder.'
+        )
+    option = path.strip("/")
+    if option in _OPTIONS:
+        return f"There is no {option} here; the option {option}=True would show it."
+    return f"there is no {path[:100]!a} here"
 
 
 def _is_direct(head: Head) -> bool:
