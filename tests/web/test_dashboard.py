@@ -104,6 +104,17 @@ def ann(server: ThreadedHiSockServer) -> Iterator[HiSockClient]:
         yield ann
 
 
+def test_a_file_that_nobody_fetches_is_let_go() -> None:
+    """Whoever goes away amid it costs no descriptor."""
+    nothing: Any = None
+    dashboard = Dashboard(nothing, "token", is_public=True)
+    response = dashboard.answer(Head("/dashboard/dashboard.js", {}), HOST)
+    assert response.status is HTTPStatus.OK
+
+    response.close()
+    assert list(response.body) == []
+
+
 # --- who may ask ---------------------------------------------------------------------
 
 

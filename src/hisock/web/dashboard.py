@@ -241,4 +241,5 @@ def _json(value: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
 
 def _safe(response: Response) -> Response:
     headers = response.headers | _SAFE
-    return Response(response.status, headers, response.body, response.size)
+    more = response.body, response.size, response.close
+    return Response(response.status, headers, *more)
