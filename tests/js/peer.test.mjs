@@ -85,7 +85,7 @@ function stage(t) {
   };
   hurry(t);
   t.mock.method(console, "warn", () => {});
-  return { Socket, take, join };
+  return { Socket, take, join, sockets };
 }
 
 test("the hello is what docs/wire.md says", async (t) => {
@@ -492,4 +492,18 @@ test("a socket that tells of an error while it is closed is let go of", async (t
   const connecting = connect("ws://there", { WebSocket: Eager });
   (await take()).onerror();
   await assert.rejects(connecting, { code: "server_not_running" });
+});
+
+test("a close that takes its time is not taken for silence", async (t) => {
+  const { join, sockets } = stage(t);
+  const { client, socket } = await join({ deadAfter: 0.2 });
+  const now = performance.now();
+  t.mock.method(performance, "now", () => now + 30_000); // the computer has slept
+  const closing = client.close();
+  assert.deepEqual(await socket.hear(), [32, 0]);
+  assert.deepEqual(await socket.hear(), [35, 0, "", null]);
+  await closing; // though nobody answers
+
+  assert.equal(client.isConnected, false);
+  assert.equal(sockets.length, 1); // nobody came back
 });

@@ -701,6 +701,7 @@ class Client {
       this.#hungUp = defer();
       this.#hangUp(0, 0, "");
       this.#isOpen = false;
+      this.#cancel("watch");
       this.#after(1000, "linger", this.#hungUp.resolve);
       await this.#hungUp.promise;
     }
