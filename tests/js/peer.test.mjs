@@ -448,6 +448,7 @@ test("arguments that cannot be are refused", async (t) => {
   for (const [url, options, code] of [
     ["ftp://there", {}, "invalid_address"], ["/", {}, "invalid_address"], ["ws://", {}, "invalid_address"],
     ["ws://there", { name: 1 }, "invalid_name"], ["ws://there", { group: "\n" }, "invalid_name"],
+    ["ws://there", { name: "\u00e9".repeat(128) }, "invalid_name"], // 256 bytes
     ["ws://there", { resumeWindow: -1 }, "invalid_option"], ["ws://there", { WebSocket: null }, "invalid_option"],
     ["ws://there", { token: 5 }, "invalid_option"],
   ]) {

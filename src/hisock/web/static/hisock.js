@@ -275,7 +275,8 @@ function check(seconds) {
 }
 
 function checkName(name) {
-  if (name === null || (isText(name) && /^[^\0-\x1f\x7f-\x9f]{0,255}$/.test(name))) return name;
+  const isPlain = isText(name) && !/[\0-\x1f\x7f-\x9f]/.test(name);
+  if (name === null || (isPlain && encoder.encode(name).length < 256)) return name;
   throw invalid("a name is text, or null", "invalid_name");
 }
 
