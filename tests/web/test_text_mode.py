@@ -173,3 +173,44 @@ def test_text_after_binary(server: ThreadedHiSockServer) -> None:
         connection.send("[1]")
         code, reason = TextPeer(connection).hear_close()
         assert (code, "MessagePack" in reason) == (1003, True)
+
+
+@pytest.mark.parametrize("is_text", [True, False])
+def test_a_session_goes_on_in_another_mode(
+    server: ThreadedHiSockServer, is_text: bool
+) -> None:
+    """What can be said to it is what its new link can say."""
+    uri = f"ws://127.0.0.1:{server.addr[1]}/"
+    tokens = [letter * 64 for letter in "abc"]
+    hello = HELLO | {"sid": "d" * 32, "got": 0, "epoch": None, "window": 30}
+
+    def arrive(peer: TextPeer, number: int, *, is_text: bool) -> dict[str, Any]:
+        said = [36, hello | {"token": tokens[number], "next": tokens[number + 1]}]
+        fields: dict[str, Any]
+        if is_text:
+            peer.say(*said)
+            _, fields = peer.hear()
+            return fields
+        peer.connection.send(msgpack.encode(said))
+        answer = peer.connection.recv(PATIENCE)
+        assert isinstance(answer, bytes)
+        peer.connection.send(msgpack.encode([32, 0]))
+        _, fields = msgpack.decode(answer)
+        return fields
+
+    with websocket(uri) as old, websocket(uri) as new:
+        welcome = arrive(TextPeer(old), 0, is_text=not is_text)
+        hello["epoch"] = welcome["epoch"]
+        if not is_text:
+            TextPeer(old).say(32, 0)
+        welcome = arrive(TextPeer(new), 1, is_text=is_text)
+        assert welcome["resumed"]
+
+        if is_text:
+            with pytest.raises(NotSendable, match="text mode"):
+                server.send_client("web", "it", float("inf"))
+        else:
+            server.send_client("web", "it", float("inf"))
+            answer = new.recv(PATIENCE)
+            assert isinstance(answer, bytes)
+            assert msgpack.decode(answer) == [1, "it", float("inf")]

@@ -295,6 +295,7 @@ class Gate:
             requests=requests,
             beats=hello.beats,
         )
+        link.writer = self._engine.members.writer_for(link)  # text mode or not
         replay.acknowledge(got)
         self.tally.resumed += goes_on
         self._engine.registry.move(link, link.address[:2])
