@@ -13,7 +13,7 @@ import pytest
 from tests.spelled import spelled
 
 from hisock.engine import dial as dialing
-from hisock.engine.dial import dial, listen_at, parse_address, tune
+from hisock.engine.dial import dial, listen_at, parse_address, split_uri, tune
 from hisock.errors import (
     AddressInUse,
     CannotListen,
@@ -124,6 +124,28 @@ def test_what_is_no_address(wrong: object, told: str) -> None:
         parse_address(wrong)
 
     assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("ws://", "ws:///path", "ws://host/#part", "ws://host:70000/"),
+        *("ws://ann@host/", "ws://:secret@host/", "ws://@host/"),
+        *("ws://host/a b", "ws://host/a\nb", "ws://ho\tst/", "ws://host/\x7f"),
+    ],
+)
+def test_an_address_of_a_websocket_that_cannot_be(wrong: str) -> None:
+    """None of it is dropped in silence, as some readers of addresses do."""
+    with pytest.raises(InvalidAddress):
+        split_uri(wrong)
+
+
+def test_the_port_of_a_websocket() -> None:
+    """It has a usual one; 0 is nobody's, and not that."""
+    uris = ["ws://host", "wss://host/", "ws://host:6969", "ws://host:0/"]
+    assert [split_uri(uri)[1] for uri in uris] == [
+        ("host", port) for port in (80, 443, 6969, 0)
+    ]
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "\ud800", "a..b"])

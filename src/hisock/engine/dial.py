@@ -92,9 +92,12 @@ def split_uri(addr: object) -> tuple[str | None, object]:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise InvalidAddress(f"{addr!r:.80} is no address: {error}") from error
-    if not host or parts.username or parts.fragment or " " in addr:
+    is_plain = " " not in addr and addr.isprintable()  # else parts are dropped
+    if not (host and is_plain) or "@" in parts.netloc or parts.fragment:
         raise InvalidAddress(f'{addr!r:.80} is not like "ws://host:port/path"')
-    return addr, (host, port or (443 if parts.scheme == "wss" else 80))
+    if port is None:
+        port = 443 if parts.scheme == "wss" else 80
+    return addr, (host, port)
 
 
 def _parse_text(text: str) -> Address:
