@@ -313,6 +313,20 @@ def test_what_was_right_before_it_still_counts(stage: Stage) -> None:
     assert stage.ran == [("last", b"words")]
 
 
+def test_what_is_broken_behind_a_message_ends_it_at_once(stage: Stage) -> None:
+    """Even if not a byte follows, not even the answer to the close."""
+    stage.ran.clear()
+    stage.record("last")
+    peer = member(stage)
+    left = len(stage.left)
+    peer.throw(array(1, "last", b"words") + sealed(3, b"x"))
+
+    eventually(lambda: len(stage.left) > left, "it leaves")
+    stage.check()
+    assert stage.ran == [("last", b"words")]
+    peer.sock.close()
+
+
 def test_a_refusal_is_a_close_at_once() -> None:
     """Who is not let in hears the code of its refusal in the close."""
     with Stage(max_connections=1) as stage:
@@ -510,6 +524,46 @@ def test_pings_of_who_does_not_read_are_bounded(stage: Stage, is_member: bool) -
     assert most - before < ROOM
     stage.check()
     peer.sock.close()
+
+
+@needs_proc
+def test_pings_between_messages_are_bounded(stage: Stage) -> None:
+    """Nor do the answers pile up of who says something now and then."""
+    stage.record("note")
+    peer = member(stage)
+    flood = 400 * sealed(PING, bytes(125)) + array(1, "note", b"")
+    before = most = resident()
+    end = time.monotonic() + PATIENCE
+    with contextlib.suppress(ConnectionError):
+        while True:
+            peer.sock.sendall(flood)
+            most = max(most, resident())
+            assert time.monotonic() < end, "nobody cuts it"
+
+    assert most - before < ROOM
+    stage.ran.clear()
+    stage.check()
+    peer.sock.close()
+
+
+def test_a_ping_amid_a_large_message_is_answered_behind_it() -> None:
+    """It is slow, not hostile: libraries ping by themselves."""
+    with Stage() as stage:
+        stage.server.on("large")(lambda client: client.send("it", bytes(16 * MIB // 2)))
+        peer = member(stage)
+        peer.send(array(1, "large", b""))
+        assert peer.take(2) == b"\x82\x7f"  # it has begun, and more than fits waits
+        for _ in range(3):
+            peer.send(sealed(PING, b"there?"))
+            time.sleep(0.05)
+        size = int.from_bytes(peer.take(8), "big")
+        left = size
+        while left:
+            left -= len(peer.sock.recv(min(left, MIB)))
+
+        assert [peer.take_sealed() for _ in range(3)] == 3 * [(PONG, b"there?")]
+        stage.check()
+        peer.sock.close()
 
 
 def test_pings_count_like_messages() -> None:

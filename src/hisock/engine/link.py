@@ -441,11 +441,11 @@ class Link:
             self.outbox.append(frame)
             self.flush()
             return
+        self.is_torn = True  # until what is noted is written, or kept to be
         if self.replay is not None:
             self.replay.note(frame)
         if isinstance(frame, tuple):
-            self._send_parts(frame)
-            return
+            return self._send_parts(frame)
         data = frame.data if isinstance(frame, Block) else frame
         sent = self._write(data)
         if 0 <= sent < len(data):
@@ -476,9 +476,9 @@ class Link:
         """Write a large frame as ``send`` does, without joining it (bench/large.py)."""
         if not hasattr(self.sock, "sendmsg"):
             self.outbox.keep(parts)
+            self.is_torn = False
             self.flush()
             return
-        self.is_torn = True
         try:
             sent = self.sock.sendmsg(parts, (), DONT_WAIT)
         except OSError as error:
@@ -579,10 +579,10 @@ class Link:
 
     def _mend(self) -> bool:
         """An exception struck in the middle of a read or write; whether that can be
-        mended. Else where the next frame begins is unknown, so no byte may follow."""
+        mended. Else it is unknown what has left, as of a write in many steps (TLS)."""
         self.is_torn = False
         data, self._writing = self._writing, None
-        if data is None:
+        if data is None or (self.secure is not None and not self._written):
             self.lose_for("interrupted in the middle of a frame")
             return False
         sent = self._written[0] if self._written else 0

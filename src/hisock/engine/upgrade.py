@@ -22,7 +22,7 @@ from hisock.wire.websocket import WebSocket
 from hisock.wire.ws_client import ClientSide
 
 _READ: Final = 64 * 1024
-#: Bytes that may wait for a peer that pings and pings, but reads no answer.
+#: Bytes of answers that may wait for who pings and pings, but reads none.
 _MOST_PENDING: Final = 256 * 1024
 
 #: Pieces of a page that are written in one go, before others have their turn.
@@ -78,12 +78,14 @@ class UpgradedSocket:
     """
 
     __slots__ = (
+        "_answers",
         "_came",
         "_eof",
         "_has_failed",
         "_is_broken",
         "_is_shut",
         "_is_told",
+        "_is_writing",
         "_largest",
         "_lock",
         "_pid",
@@ -117,7 +119,9 @@ class UpgradedSocket:
         self._taken: list[bytes] = []
         self._eof = self._is_told = self._is_shut = self._has_failed = False
         #: Whether Ctrl-C struck amid a message, so that no byte may follow.
-        self._is_broken = False
+        self._is_broken = self._is_writing = False
+        #: Bytes of answers to the peer's pings that found no room.
+        self._answers = 0
         self.family: int = sock.family
         if first:
             self._write_quietly()
@@ -172,9 +176,16 @@ class UpgradedSocket:
     @property
     def has_plaintext(self) -> bool:
         """Whether ``recv`` has something to tell though the socket may stay silent."""
-        if self._came or self._taken or (self._eof and not self._is_told):
+        if self._came or self._taken or self._owes_error:
+            return True
+        if self._eof and not self._is_told:
             return True
         return self._secure is not None and bool(self._secure.has_plaintext)
+
+    @property
+    def _owes_error(self) -> bool:
+        """Whether it is still to be told that what came is no WebSocket of hisock."""
+        return self.websocket.error is not None and not self._has_failed
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Frames of the compact wire, at most ``size`` bytes; none at the end.
@@ -209,7 +220,7 @@ class UpgradedSocket:
         while not self._came:
             if self._is_broken:
                 raise _interrupted()
-            if not (self._eof or self._taken):
+            if not (self._eof or self._taken or self._owes_error):
                 # One step for Python: no KeyboardInterrupt comes between reading, which
                 # may wait, and keeping.
                 self._taken.extend(map(self._sock.recv, (_READ,), (flags,)))
@@ -221,11 +232,11 @@ class UpgradedSocket:
             except BaseException:
                 self._is_broken = True
                 raise
-            error = self.websocket.error
-            if error is not None and not self._has_failed:
+            if self._owes_error:
                 self._has_failed = True
                 code = "too_large" if self.websocket.is_too_large else "remote"
-                raise _Violated(RemoteProtocolError(error, code))
+                text = self.websocket.error or ""
+                raise _Violated(RemoteProtocolError(text, code))
             if self._eof:
                 self._is_told = True
                 return
@@ -239,6 +250,7 @@ class UpgradedSocket:
             return False
         data = self._taken.pop()
         with self._lock:
+            waiting = self.pending
             self.websocket.largest = self._largest()
             if data:
                 self._came = self.websocket.feed(data)
@@ -246,11 +258,20 @@ class UpgradedSocket:
                 self._eof = True
                 self.websocket.feed_eof()
             self._write_quietly()
-            if self.pending > _MOST_PENDING and data and not self._came:
-                self.websocket.violate("it asks and asks, and reads no answer")
+            if self.websocket.is_open:
+                self._count_answers(waiting)
         if isinstance(self.websocket, ClientSide) and self.websocket.refusal:
             raise NotUpgraded(self.websocket.refusal)
         return bool(self._came)
+
+    def _count_answers(self, waiting: int) -> None:
+        """What has come to wait in a read is answers: nobody sends meanwhile."""
+        pending = self.pending
+        self._answers += max(0, pending - waiting)
+        if not pending:
+            self._answers = 0
+        if self._answers > _MOST_PENDING and not self._eof:
+            self.websocket.violate("it asks and asks, and reads no answer")
 
     # --- writing ---------------------------------------------------------------------
 
@@ -275,9 +296,13 @@ class UpgradedSocket:
                     # What many get, in few steps (bench/websocket_fan_out.py).
                     framed = websocket.framed(data)
                     if framed is not None:
-                        sent = self._sock.send(framed, DONT_WAIT)
-                        if sent < len(framed):
-                            self._rest = memoryview(framed)[sent:]
+                        self._is_writing = True
+                        try:
+                            sent = self._sock.send(framed, DONT_WAIT)
+                            if sent < len(framed):
+                                self._rest = memoryview(framed)[sent:]
+                        finally:
+                            self._is_writing = False
                         return len(data)
                 elif not self._write():
                     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -299,7 +324,7 @@ class UpgradedSocket:
         websocket = self.websocket
         waits = self._rest or websocket.is_writing or self._secure is not None
         has_ended = websocket.is_over or self._is_shut or self._is_broken
-        return websocket.is_open and not (waits or has_ended)
+        return websocket.is_open and not (waits or has_ended or self._is_writing)
 
     def flush(self) -> bool:
         """Write what waits for room; whether all of it has left."""
@@ -315,6 +340,15 @@ class UpgradedSocket:
     def _write(self) -> bool:
         if self._is_broken:
             raise _interrupted()
+        if self._is_writing:  # further out on this thread, before a signal's handler
+            return False
+        self._is_writing = True
+        try:
+            return self._write_all()
+        finally:
+            self._is_writing = False
+
+    def _write_all(self) -> bool:
         websocket, pieces = self.websocket, _PIECES
         if out := websocket.take():
             self._rest = bytes(self._rest) + out if self._rest else out
