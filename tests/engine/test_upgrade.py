@@ -1,15 +1,22 @@
-"""A socket that speaks WebSocket, where a program is interrupted."""
+"""A socket that speaks WebSocket, where a program is interrupted or forks."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import threading
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 from tests.contract.authorities import Authorities
-from tests.faults.raw import HOST
+from tests.faults.raw import HOST, eventually, needs_posix
 
 from hisock import connect, start_threaded_server
+from hisock.engine.upgrade import UpgradedSocket
+from hisock.wire.ws_client import ClientSide
 
 from .test_blocking import interrupt_at
 
@@ -49,3 +56,46 @@ def test_an_interrupt_anywhere_in_a_send_writes_nothing_twice(
                 assert not lost, reached
                 came.clear()
                 place += 3  # places in one function fare alike
+
+
+@needs_posix
+def test_a_forked_child_lets_go_of_what_another_thread_was_writing_to() -> None:
+    """That thread held the lock, and is not there in the child."""
+    end, far = socket.socketpair()
+    with far:
+        sock = UpgradedSocket(
+            end, ClientSide("ws://localhost", 0, os.urandom), lambda: 0
+        )
+        holds, done = threading.Event(), threading.Event()
+
+        def write() -> None:
+            with sock._lock:
+                holds.set()
+                done.wait()
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        holds.wait()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # there are threads
+            child = os.fork()
+        if child == 0:
+            sock.close()
+            os._exit(0)
+        done.set()
+        thread.join()
+        ended: list[int] = []
+
+        def has_ended() -> bool:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            ended.append(status)
+            return pid == child
+
+        try:
+            eventually(has_ended, "the child ends")
+        except AssertionError:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
+        assert ended[-1] == 0
+        sock.close()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import socket
+import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from tests.faults.raw import Raw, sockets_at
 
 from hisock import (
     ClientInfo,
@@ -23,8 +26,11 @@ from hisock import (
 )
 from hisock.aio import start_server as start_async_server
 from hisock.errors import InvalidOption
+from hisock.session.connection import LINGER
 from hisock.web.dashboard import Dashboard, is_dashboard, is_loopback
 from hisock.wire.http import Head, HttpError, Response
+
+from .asking import hear
 
 HOST = "127.0.0.1"
 OURS = {"X-Hisock-Dashboard": "1"}
@@ -113,6 +119,25 @@ def test_a_file_that_nobody_fetches_is_let_go() -> None:
 
     response.close()
     assert list(response.body) == []
+
+
+def test_a_slow_network_gets_all_of_the_data(server: ThreadedHiSockServer) -> None:
+    """Even if it takes longer than a peer has to end a connection that is done."""
+    (listening,) = sockets_at(server.addr)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with connect(server.addr, "ann", reconnect=False) as ann:
+        assert ann.call("double", 1) == 2
+        for number in range(120):
+            server.join_group("ann", f"{number:0250}")
+        browser = Browser(server)
+        headers = "".join(f"{name}: {text}\r\n" for name, text in OURS.items())
+        with Raw.call(server.addr, buffer=4096) as slow:
+            slow.send(
+                f"GET /dashboard/data HTTP/1.1\r\nHost: {HOST}\r\n{headers}"
+                f"Authorization: Bearer {browser.token}\r\n\r\n".encode()
+            )
+            time.sleep(LINGER * 2.5)
+            assert len(hear(slow.sock).body) > 120 * 250
 
 
 # --- who may ask ---------------------------------------------------------------------

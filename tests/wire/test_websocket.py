@@ -275,6 +275,20 @@ def test_why_a_server_does_not_go_over(answer: bytes) -> None:
     assert not side.is_open
 
 
+def test_an_answer_without_a_length_ends_with_the_connection() -> None:
+    """As those of simple proxies do; what is cut off before is no answer."""
+    (side, _), (cut, _) = new_client(), new_client()
+    side.feed(b"HTTP/1.1 403 Forbidden\r\n\r\nnot")
+    cut.feed(b"HTTP/1.1 403 For")
+    assert side.refusal is None
+
+    side.feed(b" you")
+    for each in (side, cut):
+        each.feed_eof()
+    told = [each.refusal for each in (side, cut)]
+    assert told == ["403 Forbidden: not you", None]
+
+
 # --- messages ------------------------------------------------------------------------
 
 

@@ -387,8 +387,9 @@ class UpgradedSocket:
 
     def close(self) -> None:
         """Say so, if that was not done, and let go of the socket."""
-        with self._lock:
-            if self._pid == os.getpid():  # else it forked
+        # Else it forked, perhaps while a thread held the lock that is not here.
+        if self._pid == os.getpid():
+            with self._lock:
                 self.websocket.close()
                 if not self._is_shut:
                     self._write_quietly()

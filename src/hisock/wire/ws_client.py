@@ -92,6 +92,13 @@ class ClientSide(WebSocket):
             early, self._early = self._early, b""
             self.write(early)
 
+    def feed_eof(self) -> None:
+        """As ``WebSocket.feed_eof``: an answer without a length ends so."""
+        super().feed_eof()
+        error = None if self._library is None else self._library.handshake_exc
+        if error is not None and isinstance(getattr(error, "response", None), Response):
+            self.refusal = _why(error)
+
     def write(self, data: bytes) -> None:
         """As ``WebSocket.write``; waits here until the server has gone over."""
         if self.is_open:

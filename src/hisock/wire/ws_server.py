@@ -32,6 +32,8 @@ from hisock.wire.websocket import SILENT, WebSocket
 _AT_ONCE: Final = frozenset({3, 4, 5, 6, 7, 17, 20})
 #: Bytes of messages that are kept to be written to others, too.
 _KEPT: Final = 64 * 1024
+#: Bytes of a body that leaves with its head; a longer one takes its time.
+_SHORT: Final = 4096
 
 
 class ServerSide(WebSocket):
@@ -102,7 +104,7 @@ class ServerSide(WebSocket):
         self._out.append(response.head)
         self._response = response
         self._body = self._pace(response.body)
-        if isinstance(response.body, tuple):  # short: there is no more to come
+        if isinstance(response.body, tuple) and response.size <= _SHORT:
             self._out += self._body
             self._end()
 
