@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.contract.authorities import Authorities
 from tests.faults.raw import HOST, eventually, needs_posix
+from tests.web.raw import array, call_web, hello
 
 from hisock import connect, start_threaded_server
 from hisock.engine.upgrade import UpgradedSocket
@@ -56,6 +57,24 @@ def test_an_interrupt_anywhere_in_a_send_writes_nothing_twice(
                 assert not lost, reached
                 came.clear()
                 place += 3  # places in one function fare alike
+
+
+def test_who_came_back_elsewhere_hears_that_the_server_is_there() -> None:
+    """A session that goes on over a new link closes the old one without a goodbye."""
+    first, second, third = (letter * 64 for letter in "abc")
+    session = {"sid": "d" * 32, "got": 0, "epoch": None, "window": 9, "beats": False}
+    with (
+        start_threaded_server((HOST, 0)) as server,
+        call_web(server.addr) as old,
+        call_web(server.addr) as new,
+    ):
+        old.send(hello("ann", token=first, next=second, **session))
+        session["epoch"] = old.take_array()[1]["epoch"]
+        old.send(array(32, 0))
+        new.send(hello("ann", token=second, next=third, **session))
+
+        assert new.take_array()[1]["resumed"]
+        assert old.expect_close() == (1001, "going_away")
 
 
 @needs_posix

@@ -379,7 +379,10 @@ class UpgradedSocket:
     def shutdown(self, how: int) -> None:
         """Shut the socket; that no more comes is said by the protocol's own close."""
         with self._lock:
-            self.websocket.shut()
+            if how == socket.SHUT_WR:
+                self.websocket.shut()
+            elif not isinstance(self.websocket, ClientSide):  # whose goodbye it were
+                self.websocket.close()
             self._write_quietly()
             if how != socket.SHUT_WR:
                 self._is_shut = True
