@@ -27,7 +27,8 @@ from hisock import (
 from hisock.aio import start_server as start_async_server
 from hisock.errors import InvalidOption
 from hisock.session.connection import LINGER
-from hisock.web.dashboard import Dashboard, is_dashboard, is_loopback
+from hisock.web.dashboard import Dashboard, is_dashboard
+from hisock.web.routes import is_loopback
 from hisock.wire.http import Head, HttpError, Response
 
 from .asking import hear

@@ -35,9 +35,6 @@ _ANSWER: Final = 60.0
 _ORIGIN: Final = re.compile(r"https?://[^/?#@*\s]+")
 _NAME: Final = re.compile(r"[0-9A-Za-z._-]+|[0-9a-fA-F:.]+")
 _PAGES: Final = ("pages", "metrics", "dashboard")
-#: From where nobody else can call, and how the other such addresses begin.
-_HERE: Final = ("::1", "unix")
-_LOOPBACK: Final = ("127.", "::ffff:127.")
 
 _log: Final = logger("hisock.server")
 
@@ -264,10 +261,10 @@ class Website:
         Raises:
             HttpError: There is nothing of that name, or it cannot be told.
         """
+        from hisock.web.routes import is_loopback
         from hisock.wire.http import HttpError
 
-        host = str(link.address[0])
-        from_here = host in _HERE or host.startswith(_LOOPBACK)
+        from_here = is_loopback(str(link.address[0]))
         try:
             shown = None if self.panel is None else self.panel.answer(link, head)
             if shown is not None:

@@ -7,18 +7,17 @@ JSON, and the page writes it as text.
 
 from __future__ import annotations
 
-__all__ = ("PATH", "Dashboard", "Source", "is_dashboard", "is_loopback")
+__all__ = ("PATH", "Dashboard", "Source", "is_dashboard")
 
 import json
 from hashlib import sha256
 from hmac import compare_digest
 from http import HTTPStatus
-from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from hisock.web.files import own_file
-from hisock.web.routes import path_of
+from hisock.web.routes import is_loopback, path_of
 from hisock.wire.http import Head, HttpError, Response
 
 #: Where the page is; all else of it stands below.
@@ -212,19 +211,6 @@ def is_dashboard(target: str) -> bool:
     """Whether a request is for the dashboard."""
     path = path_of(target)
     return path == PATH or path.startswith(f"{PATH}/")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's alone; a Unix socket's ``"unix"`` is."""
-    if host == "unix":
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped.is_loopback
-    return address.is_loopback
 
 
 def _digest(token: str) -> bytes:

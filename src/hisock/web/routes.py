@@ -6,11 +6,12 @@ shows of them it is given.
 
 from __future__ import annotations
 
-__all__ = ("Answer", "Routes", "path_of")
+__all__ = ("Answer", "Routes", "is_loopback", "path_of")
 
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
+from ipaddress import IPv6Address, ip_address
 from typing import Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
@@ -104,6 +105,19 @@ def _absent(path: str) -> str:
 def _is_direct(head: Head) -> bool:
     """Whether no proxy says that it asks for somebody else."""
     return not _FORWARDED & head.headers.keys()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's alone; a Unix socket's ``"unix"`` is."""
+    if host == "unix":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped.is_loopback
+    return address.is_loopback
 
 
 def path_of(target: str) -> str:
