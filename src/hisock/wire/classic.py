@@ -72,6 +72,8 @@ _LENGTH: Final = rb"(0|[1-9][0-9]*) *"
 #: stranger claim memory. When it is full it begins anew.
 _LENGTHS: Final[dict[bytes, int]] = {}
 _REMEMBERED: Final = 4096
+#: Headers whose length is known without a look at them: a third of a MiB at most.
+_MOST_LENGTHS: Final = 2048
 
 
 def check_header_len(header_len: object) -> int:
@@ -297,7 +299,7 @@ class Decoder:
                 f"the limit is {self.largest}",
                 "too_large",
             )
-        if len(_LENGTHS) >= _REMEMBERED:
+        if len(_LENGTHS) >= _MOST_LENGTHS:
             _LENGTHS.clear()
         _LENGTHS[head] = length
         return length
