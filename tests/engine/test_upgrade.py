@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -12,11 +13,20 @@ from pathlib import Path
 
 import pytest
 from tests.contract.authorities import Authorities
-from tests.faults.raw import HOST, eventually, needs_posix
-from tests.web.raw import array, call_web, hello
+from tests.faults.raw import (
+    HOST,
+    PATIENCE,
+    Listener,
+    ends_within,
+    eventually,
+    in_thread,
+    needs_posix,
+)
+from tests.web.raw import Web, array, call_web, hello
 
 from hisock import connect, start_threaded_server
 from hisock.engine.upgrade import UpgradedSocket
+from hisock.errors import ServerNotRunning
 from hisock.wire.ws_client import ClientSide
 
 from .test_blocking import interrupt_at
@@ -57,6 +67,41 @@ def test_an_interrupt_anywhere_in_a_send_writes_nothing_twice(
                 assert not lost, reached
                 came.clear()
                 place += 3  # places in one function fare alike
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 3\r\n\r\nno\n", "503 Busy: no"),
+        (b"", "the other side closed the connection"),
+    ],
+)
+def test_the_first_connection_is_tried_once(answer: bytes, reason: str) -> None:
+    """Who is not there just now is told of at once, unless ``wait=`` says otherwise."""
+    listener = Listener()
+    host, port = listener.address
+    calls: list[None] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                with Web(listener.sock.accept()[0]) as peer:
+                    calls.append(None)
+                    peer.take_head()
+                    peer.send(answer)
+
+    thread = in_thread(serve)
+    try:
+        with pytest.raises(ServerNotRunning, match=reason):
+            connect(f"ws://{host}:{port}")
+        assert len(calls) == 1
+        with pytest.raises(ServerNotRunning, match=reason):
+            connect(f"ws://{host}:{port}", wait=1.5)
+        assert len(calls) > 2
+    finally:
+        listener.sock.shutdown(socket.SHUT_RDWR)
+        listener.sock.close()
+        assert ends_within(thread, PATIENCE)
 
 
 def test_who_came_back_elsewhere_hears_that_the_server_is_there() -> None:

@@ -201,11 +201,9 @@ class ClientFace(Face):
     def _go_over(self, uri: str) -> None:
         """Wait for the server's half of the WebSocket handshake."""
         try:
-            if self._engine.uplink.go_over(CONNECT_TIMEOUT):
-                return
-            raise ServerNotRunning(
-                f"nobody at {uri} went over to WebSocket within {CONNECT_TIMEOUT:g} s"
-            )
+            reason = self._engine.uplink.go_over(self._wait, CONNECT_TIMEOUT)
+            if reason:
+                raise ServerNotRunning(f"nobody at {uri} speaks WebSocket: {reason}")
         except BaseException as error:
             self._engine.keeper.stop()
             self._engine.abandon()

@@ -16,6 +16,7 @@ from hisock.engine.threads import in_this_process
 from hisock.engine.waiting import wait_for_room
 from hisock.errors import Overloaded, SendTimeout, SessionLost, WouldBlock
 from hisock.hub.outbox import STALL
+from hisock.session.events import Dropped
 from hisock.session.resume import ACK_FRAMES, Written
 from hisock.wire import classic, compact
 from hisock.wire.compact import Encoded
@@ -136,23 +137,29 @@ class Uplink:
                 )
             self._engine.wait_more(min(left, _LOOK) if is_near else left, seen)
 
-    def go_over(self, timeout: float) -> bool:
-        """Wait until the server of a WebSocket has gone over to it; whether it did.
+    def go_over(self, patience: float, timeout: float) -> str:
+        """Wait until the server of a WebSocket has gone over to it; why not, if not.
+
+        Args:
+            patience: Seconds in which it is tried again after a cut.
+            timeout: Seconds for all of it, if that is longer.
 
         Raises:
             ClientDisconnected: It refused, or cannot be trusted.
         """
-        end = time.monotonic() + timeout
-        while not getattr(self._link.secure, "is_open", False):
+        link, began = self._link, time.monotonic()
+        end = began + max(patience, timeout)
+        while not getattr(link.secure, "is_open", False):
             seen = self._pump.news
-            if not (self._engine.is_usable and self._link.is_open):
+            if not (self._engine.is_usable and link.is_open):
                 self._engine.raise_closed()
-            left = end - time.monotonic()
-            is_near = self._is_near()
+            left = (began + patience if link.is_dropped else end) - time.monotonic()
             if left <= 0:
-                return False
+                cuts = (e.reason for e in link.inbox if isinstance(e, Dropped))
+                return next(cuts, f"it did not answer within {end - began:g} s")
+            is_near = self._is_near()
             self._engine.wait_more(min(left, _LOOK) if is_near else left, seen)
-        return True
+        return ""
 
     def _is_near(self) -> bool:
         """Have a server in this very thread answer, where nobody else turns it; whether
