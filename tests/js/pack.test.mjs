@@ -73,6 +73,20 @@ test("what is broken is refused before anything is set aside for it", () => {
   }
 });
 
+test("nothing is set aside for what is only claimed", () => {
+  const size = 1024 * 1024;
+  const data = new Uint8Array(size).fill(0xc0);
+  const view = new DataView(data.buffer);
+  // Arrays in arrays, each of which claims all that is left: 8 GB.
+  for (let at = 0; at < 5000; at += 5) {
+    data[at] = 0xdd;
+    view.setUint32(at + 1, size - at - 5);
+  }
+  const before = process.resourceUsage().maxRSS;
+  assert.throws(() => unpack(data), { code: "remote" });
+  assert.ok(process.resourceUsage().maxRSS - before < 100 * 1024);
+});
+
 test("arbitrary and damaged bytes raise nothing but a protocol error", () => {
   const random = chance(2);
   const source = values(random);

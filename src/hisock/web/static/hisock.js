@@ -33,14 +33,14 @@ export class HiSockError extends Error {
   }
 }
 
-/** Throw one in a handler to refuse a call. */
+/** Thrown in a handler, it refuses a call. */
 export class CommandError extends HiSockError {
   constructor(code, message = "", data = null) {
     super(message || code, code, { data });
   }
 }
 
-/** A call or stream came to nothing on the server. */
+/** A call or stream failed on the server. */
 export class RemoteError extends CommandError {}
 
 /** Nobody knows whether `unacked` has arrived. */
@@ -61,13 +61,12 @@ const isThenable = (value) => typeof value?.then === "function";
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-/** From tag 0xca on: a DataView's word, and bytes. */
+/** From 0xca on: a DataView's word, bytes. */
 const NUMBERS = [
   ["Float32", 4], ["Float64", 8], ["Uint8", 1], ["Uint16", 2], ["Uint32", 4],
   ["BigUint64", 8], ["Int8", 1], ["Int16", 2], ["Int32", 4], ["BigInt64", 8],
 ];
 
-/** Write MessagePack. */
 export function pack(value) {
   let bytes = new Uint8Array(256);
   let view = new DataView(bytes.buffer);
@@ -156,7 +155,6 @@ export function pack(value) {
   return bytes.slice(0, size);
 }
 
-/** Read MessagePack. */
 export function unpack(data) {
   const bytes = data instanceof Uint8Array ? data : new Uint8Array(data);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -172,9 +170,13 @@ export function unpack(data) {
     const value = view[`get${method}`](take(width));
     return Number.isSafeInteger(Number(value)) ? Number(value) : value;
   };
-  const list = (count, deep) => Array.from({ length: need(count) }, () => read(deep + 1));
+  const list = (count, deep, item = () => read(deep + 1)) => {
+    const values = []; // a count is only a claim
+    for (need(count); count; count -= 1) values.push(item());
+    return values;
+  };
   const map = (count, deep) => {
-    const entries = Array.from({ length: need(count) }, () => list(2, deep));
+    const entries = list(count, deep, () => list(2, deep));
     if (!entries.every(([key]) => isText(key))) return new Map(entries);
     return Object.fromEntries(entries); // "__proto__" is a key like any
   };
@@ -567,7 +569,7 @@ class Client {
 
   #welcome({ sid, epoch, got = 0, resumed, reason, missed, now = 0, name = null, group = null }) {
     const session = (this.#session = sid ? this.#session : null);
-    // Without an epoch we have heard nothing of it, whatever the server thinks.
+    // Without an epoch we have heard nothing of it.
     const goesOn = resumed === true && Boolean(session?.epoch);
     const isSent = got >= this.#acked && got <= this.#acked + this.#unacked.length;
     if ((sid && sid !== session?.sid) || (goesOn && !isSent)) throw broken("wrong welcome");
@@ -609,7 +611,6 @@ class Client {
     if (EVENTS.slice(1, 3).some((event) => this.#events.has(event))) this.#post([11, true]);
   }
 
-  /** Forget what was to be sent, and tell of it. */
   #lose(reason, missed) {
     const frames = [...this.#unacked, ...this.#waiting.map(({ bytes }) => bytes)];
     this.#unacked = [];
@@ -711,12 +712,12 @@ class Client {
     this.#lose("closed");
   }
 
-  /** Ping after half of `deadAfter`; after as long give up. */
+  /** Ping, and give up, after half of `deadAfter`. */
   #watch() {
     const half = (this.#isOpen ? this.#options.deadAfter * 1000 : PATIENCE) / 2;
     if (!half) return;
     const quiet = clock() - this.#heard;
-    // Timers sleep with computers: only an unanswered ping proves silence.
+    // Timers sleep: only an unanswered ping proves silence.
     const isGone = this.#isOpen ? clock() - this.#pinged >= half : quiet >= PATIENCE;
     if (isGone) return this.#drop("nothing came for too long");
     if (this.#isOpen && quiet >= half && this.#pinged === Infinity) {
@@ -728,12 +729,10 @@ class Client {
 
   // --- what goes
 
-  /** Send what has no number. */
   #tell(frame) {
     this.#socket.send(pack(frame));
   }
 
-  /** Send what gets one on its way to the wire. */
   #post(frame, { policy, command, key } = {}) {
     if (this.#ended) throw this.#ended;
     const bytes = pack(frame);
