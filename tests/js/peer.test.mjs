@@ -276,6 +276,7 @@ test("what breaks the protocol ends the client with code 4005, and a goodbye", a
   const wrong = [
     [99], ["x"], {}, [1, 2, 3], [1], [3, 0, 1], [5, "x", 1], [7, 1, 0], [11, true], [36, {}], [37, {}], [32, 1],
     [32, -1], [12, [1]], [1, "a", 1, "soon"], [2, 1, "odd", null], [2, 2, "a", null, -1], [35, "x"],
+    { 0: 32, 1: 0 }, { 0: 1, 1: "a", 2: 1 }, Uint8Array.of(32, 0),
   ];
   for (const frame of wrong) {
     const { client, socket } = await (stage(t).join)();
@@ -311,6 +312,7 @@ test("what comes before the welcome can only be a welcome, or a refusal", async 
     [[1, "a", 1], "remote"], [[37, { proto: 3 }], "remote"], [[37, { proto: 2, sid: "f".repeat(32) }], "remote"],
     [[35, 4, "taken", null], "name_taken"], [[35, 17, "full", 1000], "busy"], [[35, 3, "", 0], "unauthorized"],
     [[35], "closed"], [[35, 99, "new", null], "refused"],
+    ...["epoch", "reason", "name", "group"].map((key) => [[37, { proto: 2, [key]: { toString: 1 } }], "remote"]),
   ];
   for (const [frame, code] of tries) {
     const connecting = connect("ws://there", { WebSocket: Socket });

@@ -240,7 +240,7 @@ function readFrame(data) {
   if (isText(data)) throw broken("wrong frame");
   if (data.byteLength > LARGEST) throw broken("too large", "too_large");
   const frame = unpack(data);
-  const shape = isCount(frame?.[0]) && FRAMES[frame[0]];
+  const shape = FITS.l(frame) && isCount(frame[0]) && FRAMES[frame[0]];
   if (!shape) throw broken("wrong frame");
   const needed = shape.split("?")[0].length;
   [...shape.replace("?", "")].forEach((element, index) => {
@@ -572,7 +572,8 @@ class Client {
     // Without an epoch we have heard nothing of it.
     const goesOn = resumed === true && Boolean(session?.epoch);
     const isSent = got >= this.#acked && got <= this.#acked + this.#unacked.length;
-    if ((sid && sid !== session?.sid) || (goesOn && !isSent)) throw broken("wrong welcome");
+    const fits = [sid, epoch, reason, name, group].every((each) => isText(each ?? ""));
+    if (!fits || (sid && sid !== session?.sid) || (goesOn && !isSent)) throw broken("wrong welcome");
     this.#offset = clock() - now;
     this.#backoff = FIRST_RETRY;
     if (goesOn) this.#acknowledged(got);
