@@ -7,6 +7,7 @@ import sys
 import threading
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,6 +144,31 @@ def test_links_lead_nowhere_else(folder: Path, tmp_path: Path) -> None:
         *("/sibling/index.html", "/shown/config", "/loop", "/loop/"),
     ):
         refused(folder, path)
+
+
+@needs_links
+@pytest.mark.parametrize("path", ["/sub/index.html", "/sub/", "/sub/deep/page.html"])
+def test_a_link_that_comes_too_late_leads_nowhere(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Who may write into the folder cannot put a link in the place of a folder between
+    the look at a file and its opening."""
+    (folder / "sub" / "deep" / "page.html").write_text("deep")
+    outside = tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "index.html").write_text("secret")
+    (outside / "deep" / "page.html").write_text("secret")
+    opens = os.open
+
+    def swap(file: Any, flags: int, **more: Any) -> int:
+        monkeypatch.undo()
+        (folder / "sub").rename(folder / "moved")
+        (folder / "sub").symlink_to(outside)
+        return opens(file, flags, **more)
+
+    monkeypatch.setattr(os, "open", swap)
+    monkeypatch.setattr(os, "supports_dir_fd", {*os.supports_dir_fd, swap})
+    refused(folder, path)
 
 
 @needs_links

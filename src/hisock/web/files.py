@@ -68,6 +68,11 @@ _FLAGS: Final[int] = os.O_RDONLY | sum(
     getattr(os, flag, 0)
     for flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC", "O_NOCTTY", "O_BINARY")
 )
+#: Folders are opened only to find what is in them, which needs no right to list it.
+_THROUGH: Final[int] = os.O_RDONLY | sum(
+    getattr(os, flag, 0) for flag in ("O_PATH", "O_DIRECTORY", "O_CLOEXEC")
+)
+_NO_LINK: Final[int] = getattr(os, "O_NOFOLLOW", 0)
 
 
 class Folder:
@@ -100,7 +105,7 @@ class Folder:
                 return Response(HTTPStatus.PERMANENT_REDIRECT, where)
             if is_folder:
                 file = self._find([*names, "index.html"])
-            return _file(file, head)
+            return _file(self._folder, file, head)
         except (OSError, ValueError) as error:
             raise absent from error
 
@@ -140,14 +145,38 @@ def own_file(name: str, head: Head) -> Response:
     if (origin := head.headers.get("origin")) is not None:
         shared["Access-Control-Allow-Origin"] = origin
     try:
-        return _file(_STATIC / name, head, shared)
+        return _file(_STATIC, _STATIC / name, head, shared)
     except OSError as error:
         text = f"this hisock was installed without {name}"
         raise HttpError(HTTPStatus.NOT_FOUND, text) from error
 
 
+def _open(folder: Path, file: Path) -> int:
+    """Open a file, from folder to folder: who may write there may have put a link in
+    the place of one since the file was found.
+
+    Raises:
+        OSError: It is not there, or behind a link.
+    """
+    if os.open not in os.supports_dir_fd:
+        return os.open(file, _FLAGS)
+    *above, name = file.relative_to(folder).parts
+    at = os.open(folder, _THROUGH)
+    try:
+        for each in above:
+            below = os.open(each, _THROUGH | _NO_LINK, dir_fd=at)
+            os.close(at)
+            at = below
+        return os.open(name, _FLAGS, dir_fd=at)
+    finally:
+        os.close(at)
+
+
 def _file(
-    file: Path, head: Head, more: Mapping[str, str] = MappingProxyType({})
+    folder: Path,
+    file: Path,
+    head: Head,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
     """
     Raises:
@@ -156,7 +185,7 @@ def _file(
     # Even to open some devices does something.
     if not S_ISREG(file.lstat().st_mode):
         raise FileNotFoundError(file)
-    opened = FileIO(os.open(file, _FLAGS))
+    opened = FileIO(_open(folder, file))
     try:
         stat = os.fstat(opened.fileno())
         if not S_ISREG(stat.st_mode):
