@@ -27,13 +27,14 @@ from tests.faults.test_compact_faults import BAD, LARGE
 from tests.faults.test_threats import MIB, needs_proc, resident
 from websockets.utils import accept_key
 
-from hisock import Credentials, HiSockClient, Limits, connect
+from hisock import Credentials, HiSockClient, Limits, connect, start_server
 from hisock.errors import ClientDisconnected
 
 from .raw import (
     BINARY,
     CLOSE,
     CONT,
+    HOST,
     PACK,
     PING,
     PONG,
@@ -414,6 +415,22 @@ def test_a_hello_that_is_never_whole(said: bytes) -> None:
         peer.send(said)
 
         expect(peer, 4020, f"silent: no complete hello within {SECONDS:g} s")
+
+
+def test_newcomers_with_much_to_say_hold_nobody_up() -> None:
+    """A turn lets in only as many as there is time for; the others come next."""
+    pieces = [sealed(CONT if n else BINARY, fin=n == 1022) for n in range(1023)]
+    said = request() + hello() + b"".join(pieces)
+    at_once = []
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(start_server((HOST, 0), blocking=False))
+        for _ in range(60):
+            stack.enter_context(Web.call(server.addr)).send(said)
+        while (joined := server.stats()["joined"]) < 60:
+            server.run()
+            at_once.append(server.stats()["joined"] - joined)
+
+    assert max(at_once) < 30
 
 
 # --- heads -------------------------------------------------------------------------

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 #: Connections taken in one go, so that a storm of them does not starve the others.
 _ACCEPT_AT_ONCE: Final = 64
+#: Seconds after which others have their turn first: what a newcomer has said already is
+#: read with it, and that may be a lot.
+_ACCEPT_FOR: Final = 0.005
 #: Bounds beyond which a dropped session ends: more than cut its link, or a slow
 #: consumer could never come back.
 _WHILE_DROPPED: Final = 2 * HARD_FACTOR
@@ -217,6 +220,7 @@ class Pump:
 
     def _on_accept(self, nothing: None) -> None:
         assert self._listener is not None
+        end = time.monotonic() + _ACCEPT_FOR
         for _ in range(_ACCEPT_AT_ONCE):
             try:
                 sock, address = self._listener.accept()
@@ -226,6 +230,8 @@ class Pump:
                 self._rest(error)
                 break
             self._lock.run(self._admit, sock, address)
+            if time.monotonic() > end:
+                break
 
     def _rest(self, error: OSError) -> None:
         """Leave newcomers waiting in the kernel for a moment: without descriptors the
