@@ -312,7 +312,7 @@ test("what comes before the welcome can only be a welcome, or a refusal", async 
     [[1, "a", 1], "remote"], [[37, { proto: 3 }], "remote"], [[37, { proto: 2, sid: "f".repeat(32) }], "remote"],
     [[35, 4, "taken", null], "name_taken"], [[35, 17, "full", 1000], "busy"], [[35, 3, "", 0], "unauthorized"],
     [[35], "closed"], [[35, 99, "new", null], "refused"],
-    ...["epoch", "reason", "name", "group"].map((key) => [[37, { proto: 2, [key]: { toString: 1 } }], "remote"]),
+    ...["epoch", "reason", "name", "group", "got", "now"].map((key) => [[37, { proto: 2, [key]: { toString: 1 } }], "remote"]),
   ];
   for (const [frame, code] of tries) {
     const connecting = connect("ws://there", { WebSocket: Socket });

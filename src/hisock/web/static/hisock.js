@@ -571,8 +571,9 @@ class Client {
     const session = (this.#session = sid ? this.#session : null);
     // Without an epoch we have heard nothing of it.
     const goesOn = resumed === true && Boolean(session?.epoch);
-    const isSent = got >= this.#acked && got <= this.#acked + this.#unacked.length;
-    const fits = [sid, epoch, reason, name, group].every((each) => isText(each ?? ""));
+    const texts = [sid, epoch, reason, name, group];
+    const fits = [got, now].every((each) => isCount(each ?? 0)) && texts.every((each) => isText(each ?? ""));
+    const isSent = fits && got >= this.#acked && got <= this.#acked + this.#unacked.length;
     if (!fits || (sid && sid !== session?.sid) || (goesOn && !isSent)) throw broken("wrong welcome");
     this.#offset = clock() - now;
     this.#backoff = FIRST_RETRY;
