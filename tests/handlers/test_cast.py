@@ -394,7 +394,8 @@ def test_what_does_not_fit_follows_the_rules_of_text(
         (str | None, b"\xff", "expected str | None, got b'\\xff' ('utf-8' codec can't"),
         (str, [b"a"], "expected str, got [b'a'] (cannot send this list as JSON: byte"),
         (bytes, [b"a"], "expected bytes, got [b'a'] (cannot send this list as JSON: "),
-        (set, "[{}]", "expected set, got '[{}]' (unhashable type: 'dict')"),
+        # What follows is msgspec's, and differs with its version.
+        (set, "[{}]", "expected set, got '[{}]' ("),
         (Picky, {"x": 5}, "expected Picky, got {'x': 5} (x is over 4)"),
         (list[Picky], '[{"x": 6}]', "expected list[handlers.test_cast.Picky], got "),
         (list[int], {n: n for n in range(9)}, "expected list[int], got {0: 0, 1: 1, 2"),
