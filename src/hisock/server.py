@@ -36,7 +36,10 @@ class HiSockServer(ServerFace):
         max_connections: Clients served at once; 0 leaves it to ``limits``.
         header_len: Bytes of a header of the 1.1 wire, 2 to 64. A client's own is told
             by its hello, so clients with another are served too.
-        tls: ``None``; encryption is not there yet, and 1.1's ``"default"`` never was.
+        tls: Encrypts the whole port: ``"auto"`` makes a certificate,
+            ``{"cert", "key"}`` names one (with ``"ca"`` clients have to show theirs),
+            an ``SSLContext`` is taken as it is; ``None`` does not. 1.1's ``"default"``
+            is refused.
         limits: How much a peer may ask for.
         errors: ``"log"`` keeps what a handler raises from ending the server;
             ``"raise"`` lets it out of ``run``, as 1.1 did.

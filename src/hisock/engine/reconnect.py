@@ -437,12 +437,7 @@ class Reconnector:
             self.trying.close()
             self.trying = self._secure = None
 
-    def _stand(
-        self,
-        link: Link,
-        sock: Any,
-        now: float,
-    ) -> None:
+    def _stand(self, link: Link, sock: Any, now: float) -> None:
         """The connection stands: say who we are, and wait for the answer."""
         try:
             if isinstance(sock, socket.socket):
