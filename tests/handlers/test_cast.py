@@ -596,12 +596,12 @@ def test_depth_alone_breaks_nothing(depth: int) -> None:
 def test_a_number_of_many_digits_costs_nothing(content: bytes) -> None:
     """Python reads long numbers in quadratic time; nobody may ask for that."""
     for cast in CASTS:
-        began = time.perf_counter()
+        began = time.thread_time()  # of this thread alone, whatever else runs
 
         with suppress(ConversionError):
             cast.from_text(content)
 
-        assert time.perf_counter() - began < 0.1
+        assert time.thread_time() - began < 0.1
 
 
 @pytest.mark.parametrize("hint", [list[int], Point, Color, int | None, datetime, set])
