@@ -212,18 +212,16 @@ class AsyncHiSockServer(ServerFace):
                 self._learn(command)
         except TypeError:  # nothing that could be a key
             self._learn(command)
-        self._members.check_open()
-        links = self._members.group(group)
         wish = wish_of(ttl, when_slow, key)
-        return self._verbs.send_many(links, command, content, wish, exclude, group)
+        self._members.send_group(group, command, content, wish, exclude)
+        return Sent([])
 
     def send_group_raw(
         self, group: str, content: Sendable, *, exclude: Any = None
     ) -> Sent:
         """Send content without a command to a group now."""
-        self._members.check_open()
-        links = self._members.group(group)
-        return self._verbs.send_many(links, None, content, None, exclude)
+        self._members.send_group(group, None, content, None, exclude)
+        return Sent([])
 
     def send_all_clients(
         self,
@@ -241,10 +239,9 @@ class AsyncHiSockServer(ServerFace):
                 self._learn(command)
         except TypeError:  # nothing that could be a key
             self._learn(command)
-        self._members.check_open()
-        links = self._members.everybody()
         wish = wish_of(ttl, when_slow, key)
-        return self._verbs.send_many(links, command, content, wish, exclude)
+        self._members.send_all(command, content, wish, exclude)
+        return Sent([])
 
     # --- asking ----------------------------------------------------------------
 

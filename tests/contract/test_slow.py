@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -353,23 +354,57 @@ def test_members_hear_the_same_in_the_same_order(net: Net) -> None:
         server.send_group("red", "said", [client["name"], what])
 
     net.turn(server)
-    records = [Record() for _ in range(3)]
+    records = [Record() for _ in range(5)]
     clients = []
     for number, got in enumerate(records):
         client = net.client(server, f"member {number}", "red")
         client.on("said")(lambda said, got=got: got(tuple(said)))
         clients.append(client)
     net.turn()
-    net.expect_members(server, 3)
+    net.expect_members(server, 5)
     senders = [Thread(say_numbers, client) for client in clients]
     for number in range(100):
         server.send_group("red", "said", ["server", number])
     for sender in senders:
         sender.result()
-    heard = [got.take(400) for got in records]
-    assert heard[0] == heard[1] == heard[2]
-    for name in ("server", "member 0", "member 1", "member 2"):
+    heard = [got.take(600) for got in records]
+    assert heard == heard[:1] * 5
+    for name in ("server", *(client.name for client in clients)):
         assert [n for who, n in heard[0] if who == name] == list(range(100))
+
+
+def test_what_one_hears_alone_keeps_its_place(net: Net) -> None:
+    """Between what all hear, however many messages wait for the handler that says it;
+    long or short, for all or for one."""
+    server = net.server()
+
+    @server.on("say")
+    def say(client: ClientInfo, what: int) -> None:
+        text = "x" * (what % 50 * 10)
+        server.send_group("red", "said", ["to all", what, text])
+        if what % 3:
+            server.send_client(client, "said", ["to you", what, text])
+        server.send_all_clients("said", ["to all", what + 0.5, text])
+
+    net.turn(server)
+    records = [Record() for _ in range(5)]
+    clients = []
+    for number, got in enumerate(records):
+        client = net.client(server, f"member {number}", "red")
+        client.on("said")(lambda said, got=got: got((said[0], said[1])))
+        clients.append(client)
+    net.turn()
+    net.expect_members(server, 5)
+    for number in range(300):
+        clients[0].send("say", number)
+    to_all = [("to all", n / 2) for n in range(600)]
+    for got in records[1:]:
+        assert got.take(600) == to_all
+    mine = records[0].take(800)
+    assert [said for said in mine if said[0] == "to all"] == to_all
+    for said, after in pairwise(mine):
+        if after[0] == "to you":
+            assert said == ("to all", after[1])
 
 
 @pytest.mark.parametrize("resumes", [True, False], ids=["in time", "too late"])

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from hisock.engine.asking import Stream, outcome, raise_failure, reader_for
-from hisock.engine.delivery import Delivery, WhenSlow, waits, wish_of
+from hisock.engine.delivery import WhenSlow, waits, wish_of
 from hisock.engine.inquiry import GroupReplies, Inquiry, LinkAsker, late
 from hisock.engine.link import Link
 from hisock.engine.serve import ServerEngine
@@ -289,19 +289,6 @@ class ServerVerbs:
         link = members.look_up(client)
         members.send_now(link, command, content, wish)
         return Sent([link] if waits(wish) else [])
-
-    def send_many(
-        self,
-        links: list[Link],
-        command: str | None,
-        content: Any,
-        wish: Delivery | None,
-        exclude: Any,
-        group: str | None = None,
-    ) -> Sent:
-        """Send now; awaiting waits for nobody: a slow member never holds it up."""
-        self._engine.members.send_many(links, command, content, wish, exclude, group)
-        return Sent([])
 
     async def call_client(
         self,

@@ -404,7 +404,7 @@ class Gate:
             self.sessions.end(link.connection.session, code, accepted(link))
         if link.connection.requests is not None:
             link.connection.requests.fail_all(SessionLost(f"no answer came: {text}"))
-        self._engine.registry.remove(link)
+        self._engine.members.remove(link)
         link.is_member = False
         link.inbox.append(Closed(text, is_cut=True))
         self._look_again(link)
@@ -531,7 +531,7 @@ class Gate:
             reason: What its client is told if it comes back all the same.
         """
         if link.is_member:
-            self._engine.registry.remove(link)
+            self._engine.members.remove(link)
             link.is_member = False
         session = link.connection.session
         if session is not None:

@@ -504,7 +504,7 @@ class Link:
             self.outbox.keep((memoryview(data)[sent:],))
         self.is_torn = False
 
-    def keep_all(self, frame: bytes, error: OSError) -> None:
+    def keep_all(self, frame: bytes | Block, error: OSError) -> None:
         """Write a frame later if there was no room at all; else the link is lost."""
         if self._room_or_loss(error) == 0:
             self.keep(frame, 0)

@@ -317,6 +317,7 @@ class Pump:
         with lock.reading:
             lock.is_busy = True
             try:
+                lock.note_change()
                 link.read()
                 session = link.connection.session
                 if session is not None and session.received != session.told:
@@ -326,12 +327,19 @@ class Pump:
                 is_usual = link.has_joined and link.connection.is_open
                 if self._is_paced:
                     self._slow_down(link)
-                if not is_usual or link.outbox.size or link.is_busy or link.secure:
+                if (
+                    not is_usual
+                    or link.outbox.size
+                    or link.is_busy
+                    or not (link.secure is None or link.secure.is_quiet)
+                ):
                     if link in self.links:
                         self._attend(link)
-                elif not link.is_ready and link.inbox:
-                    link.is_ready = True
-                    self.ready.append(link)
+                else:
+                    lock.changes -= 1  # nothing that anybody relies on
+                    if not link.is_ready and link.inbox:
+                        link.is_ready = True
+                        self.ready.append(link)
             finally:
                 lock.is_busy = False
         if lock.postponed:

@@ -7,10 +7,11 @@ __all__ = ("Members",)
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import Any, Final
 
 from hisock.engine.blame import users_line
 from hisock.engine.delivery import Delivery
+from hisock.engine.fanout import FanOut, FanOuts
 from hisock.engine.link import Link
 from hisock.engine.log import logger
 from hisock.engine.post import Post
@@ -28,6 +29,7 @@ from hisock.errors import (
 from hisock.hub.outbox import STALL
 from hisock.hub.registry import Registry
 from hisock.hub.targets import find, find_group, search
+from hisock.session.resume import ACK_SIZE
 from hisock.types import ClientInfo, Limits
 from hisock.wire import classic, compact
 from hisock.wire.compact import Encoded
@@ -35,6 +37,9 @@ from hisock.wire.frames import ClientAnswer, Joined, Left
 
 _log = logger("hisock.server")
 _USUAL = Delivery()
+#: Bytes of ``Limits.outbox`` from which on it may be looked for acknowledgements a
+#: little later than at the very byte.
+_ROOMY: Final = 4 * ACK_SIZE
 
 
 class Members:
@@ -78,6 +83,8 @@ class Members:
         self._settle = settle
         self.wait_beside: Callable[[Callable[[], bool]], None] = lambda is_done: None
         self._repeats = Repeats()
+        self._fan_outs = FanOuts()
+        self._fans_out = outgoing.fans_out and not 0 < limits.outbox < _ROOMY
         self._compact = compact.Writer(limits.message)
         self._text_writer: compact.Writer | None = None
         self._classic: dict[int, classic.Writer] = {}
@@ -150,6 +157,11 @@ class Members:
         return ClientAnswer(info, "$NOEXIST$")
 
     # --- changes; under the lock ---------------------------------------------------
+
+    def remove(self, link: Link) -> None:
+        """A member has left."""
+        self.registry.remove(link)
+        self._fan_outs.clear()
 
     def change(self, link: Link, key: str, new: str | None) -> tuple[bool, str | None]:
         """Give a member another name or group; whether it is one, and the old one."""
@@ -252,16 +264,21 @@ class Members:
         content: Any,
         wish: Delivery | None = None,
         exclude: Any = None,
+        *,
+        may_be_empty: bool = False,
     ) -> None:
         """Send to everybody in a group.
 
         Raises:
-            UnknownGroup: Nobody is in it.
+            UnknownGroup: Nobody is in it, and that is not expected.
             NotSendable, MessageTooLarge: The message cannot be sent.
             ServerClosed: The server is.
         """
         self.check_open()
-        self.send_many(self.group(group), command, content, wish, exclude, group)
+        if wish is None and exclude is None and self._fan_out(group, command, content):
+            return
+        links = self.in_group(group) if may_be_empty else self.group(group)
+        self.send_many(links, command, content, wish, exclude, group)
 
     def send_all(
         self,
@@ -277,7 +294,38 @@ class Members:
             ServerClosed: The server is.
         """
         self.check_open()
+        if wish is None and exclude is None and self._fan_out(None, command, content):
+            return
         self.send_many(self.everybody(), command, content, wish, exclude)
+
+    def _fan_out(self, group: str | None, command: str | None, content: Any) -> bool:
+        """Send to a group, or everybody, what usually is possible at once; else false.
+
+        Raises:
+            NotSendable, MessageTooLarge: The message cannot be sent.
+        """
+        if not self._fans_out:
+            return False
+        fan = self._lock.share(self._find_fan_out, group)
+        if fan is None:
+            return False
+        frames = {self._compact: self._compact.message(command, content)}
+        try:
+            for writer in fan.writers:
+                if writer not in frames:
+                    frames[writer] = writer.message(command, content)
+        except (NotSendable, MessageTooLarge):  # an old client's bad luck
+            return False
+        if not all(isinstance(frame, bytes) for frame in frames.values()):
+            return False
+        self._lock.share(self._outgoing.fan_out, fan, frames)
+        return True
+
+    def _find_fan_out(self, group: str | None) -> FanOut | None:
+        return self._fan_outs.find(group, self._lock.changes, self._members_of)
+
+    def _members_of(self, group: str | None) -> list[Link]:
+        return list(self.registry) if group is None else self.registry.in_group(group)
 
     def send_many(
         self,

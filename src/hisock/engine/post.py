@@ -10,9 +10,10 @@ __all__ = ("FLUSH_SIZE", "Post")
 import time
 from collections.abc import Callable, Iterable, Mapping, Sized
 from operator import length_hint
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from hisock.engine.delivery import Delivery
+from hisock.engine.fanout import FanOut
 from hisock.engine.link import DONT_WAIT, Link
 from hisock.engine.threads import StateLock, Turn
 from hisock.session.events import Messages
@@ -41,11 +42,15 @@ class Post:
         gather: Has ``flush`` called at the end of this turn of the program's own loop,
             where one turns: until then every send waits for more.
         is_gathering: Whether that is to come.
-        unsent: Links with something collected; empty most of the time.
+        unsent: Links and fan-outs with something collected; empty most of the time.
     """
+
+    #: Whether ``fan_out`` may be used.
+    fans_out: ClassVar[bool] = True
 
     __slots__ = (
         "_behind",
+        "_fan",
         "_lock",
         "_mark",
         "_ready",
@@ -71,7 +76,9 @@ class Post:
         self.is_gathering = False
         self.current: Messages | None = None
         self.gather: Callable[[], None] | None = None
-        self.unsent: dict[Link, None] = {}
+        self.unsent: dict[Link | FanOut, None] = {}
+        #: The one for which something is collected.
+        self._fan: FanOut | None = None
 
     def note_time(self) -> None:
         """A batch begins; what its handlers send may wait from now on."""
@@ -96,6 +103,7 @@ class Post:
                 and not (
                     link.outbox.size
                     or lock.is_busy
+                    or lock.settle
                     or link.is_torn
                     or link.is_dropped
                     or link.secure
@@ -122,6 +130,9 @@ class Post:
                         link.keep(frame, sent)  # type: ignore[arg-type]
                 except OSError as error:
                     link.keep_all(frame, error)  # type: ignore[arg-type]
+                except BaseException:
+                    lock.changes += 1  # it is torn
+                    raise
                 finally:
                     lock.is_busy = False
         is_behind = True
@@ -158,6 +169,68 @@ class Post:
             return
         self.write_now(link, frame)
 
+    def fan_out(self, fan: FanOut, frames: Mapping[Any, Encoded | None]) -> None:
+        """As ``write_many``, to all of a fan-out; shares the lock."""
+        lock, behind = self._lock, list[Link]()
+        size = max(map(len, frames.values()))  # type: ignore[arg-type]  # bytes
+        waits = self._is_collecting or self.gather is not None
+        if (
+            fan.changes != lock.changes
+            or fan.room < size
+            or (lock.settle is not None and not (waits and fan is self._fan))
+        ):
+            lock.note_change()
+            self.write_many(fan.links, frames)
+        elif waits:
+            self._fan, lock.settle = fan, self._settle
+            self.unsent[fan] = None
+            fan.collect(frames)
+            if fan.size >= FLUSH_SIZE:
+                self._flush_fan(fan)
+            self._collect_many(fan.others, frames)
+        else:
+            try:
+                fan.write(frames, behind)
+            finally:
+                self._see_to(behind)
+            if fan.others:
+                self.write_many(fan.others, frames)
+
+    @property
+    def _is_collecting(self) -> bool:
+        """Whether what this thread sends is to wait for more."""
+        current = self.current
+        return (
+            current is not None
+            and (length_hint(current.rest) > 0 or len(self._ready) > 1)
+            and self._turn.is_mine
+        )
+
+    def _flush_fan(self, fan: FanOut) -> None:
+        behind: list[Link] = []
+        try:
+            fan.flush(behind)
+            self._fan = self._lock.settle = None
+        finally:
+            self._see_to(behind)
+
+    def _see_to(self, behind: list[Link]) -> None:
+        """These links did not take all of what was sent to many."""
+        if behind:
+            self._lock.changes += 1
+        for link in behind:
+            if link.is_behind or not link.connection.is_open:
+                self._behind(link)
+
+    def _settle(self) -> None:
+        """Something changes: let each have for itself what was collected for many."""
+        fan = self._fan
+        if fan is not None:
+            self.unsent.update(dict.fromkeys(fan.waiting))
+            fan.settle()
+            self._lock.changes += 1
+        self._fan = self._lock.settle = None
+
     def write_many(
         self, links: Iterable[Link], frames: Mapping[Any, Encoded | None]
     ) -> None:
@@ -166,12 +239,7 @@ class Post:
         What is the same for all is asked once, and what is usual done in place
         (bench/websocket_fan_out.py).
         """
-        current = self.current
-        if self.gather is not None or (
-            current is not None
-            and (length_hint(current.rest) or len(self._ready) > 1)
-            and self._turn.is_mine
-        ):
+        if self.gather is not None or self._is_collecting:
             self._collect_many(links, frames)
             return
         for link in links:
@@ -290,17 +358,23 @@ class Post:
     def flush_due(self) -> None:
         """Write what was collected, if it has waited long enough; takes the lock."""
         if time.monotonic() - self._mark > COALESCE:
-            self._lock.run(self._flush)
+            self._lock.share(self._flush)
 
     def flush(self) -> None:
         """Write what was collected; takes the lock."""
         if self.unsent:
-            self._lock.run(self._flush)
+            self._lock.share(self._flush)
 
     def _flush(self) -> None:
         self.is_gathering = False
+        fan, lock = self._fan, self._lock
+        if fan is not None and fan.changes == lock.changes:
+            self._flush_fan(fan)
+        if self._fan is not None or len(self.unsent) > (fan is not None):
+            lock.note_change()
         for link in self.unsent:
-            self._flush_link(link)
+            if isinstance(link, Link):
+                self._flush_link(link)
         self.unsent.clear()
         self._mark = time.monotonic()
 

@@ -360,9 +360,10 @@ class Group:
         is_known = command.__class__ is str and server and command in server._known
         if server is not None and not is_known:
             server._learn(command)
-        links = members.in_group(self.name)
         wish = wish_of(ttl, when_slow, key)
-        members.send_many(links, command, content, wish, exclude, self.name)
+        members.send_group(
+            self.name, command, content, wish, exclude, may_be_empty=True
+        )
 
     def call(
         self,

@@ -44,15 +44,20 @@ class StateLock:
         is_busy: Whether somebody is changing something; told under ``reading``, it is
             this thread, further out.
         postponed: What a signal handler or finalizer wanted meanwhile.
+        changes: How often something may have changed that is not usual.
+        settle: Called before anything is changed, while something is put off that has
+            to come before that; ``None`` most of the time.
     """
 
-    __slots__ = ("is_busy", "postponed", "reading")
+    __slots__ = ("changes", "is_busy", "postponed", "reading", "settle")
 
     def __init__(self) -> None:
         # A C lock in a ``with`` of its own: a KeyboardInterrupt cannot come between
         # taking it and the block that gives it back.
         self.reading = threading.RLock()
         self.is_busy = False
+        self.changes = 0
+        self.settle: Callable[[], None] | None = None
         self.postponed: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
 
     def run(self, action: Callable[..., Any], *arguments: Any) -> Any:
@@ -67,17 +72,39 @@ class StateLock:
                 return None
             self.is_busy = True
             try:
+                self.note_change()
                 return action(*arguments)
             finally:
                 self.is_busy = False
                 if self.postponed:
                     self.catch_up()
 
+    def share(self, action: Callable[..., Any], *arguments: Any) -> Any:
+        """As ``run``, for what notes itself what it changes."""
+        with self.reading:
+            if self.is_busy:
+                self.postponed.append((action, arguments))
+                return None
+            self.is_busy = True
+            try:
+                return action(*arguments)
+            finally:
+                self.is_busy = False
+                if self.postponed:
+                    self.catch_up()
+
+    def note_change(self) -> None:
+        """Something is about to change; under the lock."""
+        self.changes += 1
+        if self.settle is not None:
+            self.settle()
+
     def disown(self) -> None:
         """Be free in a child that was just forked: another thread may have held it,
         which the child does not have."""
         self.reading = threading.RLock()
         self.is_busy = False
+        self.settle = None
         self.postponed.clear()
 
     def catch_up(self) -> None:
@@ -86,6 +113,7 @@ class StateLock:
             while self.postponed and not self.is_busy:
                 self.is_busy = True
                 try:
+                    self.note_change()
                     action, arguments = self.postponed.popleft()
                     action(*arguments)
                 finally:

@@ -213,6 +213,11 @@ class SecureSocket:
         return 0 if self._failure else len(self._rest) + self._outgoing.pending
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether nobody has to look after it when it was read; of TLS nobody knows."""
+        return False
+
+    @property
     def has_plaintext(self) -> bool:
         """Whether ``recv`` has something to tell though the socket may stay silent."""
         if not self._is_established:

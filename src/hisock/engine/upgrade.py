@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from hisock.engine.fanout import Outlet
 from hisock.engine.link import DONT_WAIT
 from hisock.errors import Refused, RemoteProtocolError
 from hisock.wire.websocket import WebSocket
@@ -325,6 +326,24 @@ class UpgradedSocket:
         waits = self._rest or websocket.is_writing or self._secure is not None
         has_ended = websocket.is_over or self._is_shut or self._is_broken
         return websocket.is_open and not (waits or has_ended or self._is_writing)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nobody has to attend to it: nothing waits, nothing has ended."""
+        return self._is_idle and not self.has_plaintext
+
+    @property
+    def outlet(self) -> Outlet | None:
+        """As ``fanout.Outlet``, while nothing is in the way."""
+        frames = self.websocket.frames
+        if frames is None or not self._is_idle:
+            return None
+        return self._sock.send, frames
+
+    def keep_rest(self, rest: memoryview) -> None:
+        """Write later what was written in part past this."""
+        with self._lock:
+            self._rest = rest
 
     def flush(self) -> bool:
         """Write what waits for room; whether all of it has left."""

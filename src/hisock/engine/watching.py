@@ -97,6 +97,8 @@ class WatchedPost(Post):
         sent: How much to each link.
     """
 
+    fans_out = False
+
     __slots__ = ("sent",)
 
     def __init__(self, *arguments: Any) -> None:

@@ -87,9 +87,13 @@ class Replay:
     def note_once(self, written: Written) -> None:
         """As ``note``, but not again if a KeyboardInterrupt struck just after that."""
         if self.blocks and self.blocks[-1] is written:
-            self.size = sum(map(length_of, self.blocks))
+            self.resize()
         else:
             self.note(written)
+
+    def resize(self) -> None:
+        """Count the bytes again, after a KeyboardInterrupt."""
+        self.size = sum(map(length_of, self.blocks or ()))
 
     def next_look(self, bound: int) -> int:
         """Bytes at which somebody should look for acknowledgements again: when so many

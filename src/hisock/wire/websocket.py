@@ -11,7 +11,7 @@ __all__ = ("OWN", "SILENT", "Failing", "Unwelcome", "WebSocket")
 
 import logging
 from codecs import IncrementalDecoder, getincrementaldecoder
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Final
 
 from websockets.frames import CloseCode, Frame, Opcode
@@ -377,6 +377,11 @@ class WebSocket:
 
     def framed(self, data: bytes | bytearray | memoryview) -> bytes | None:
         """What ``write`` makes of it, where that is known already."""
+        return None
+
+    @property
+    def frames(self) -> Callable[[bytes], bytes] | None:
+        """What makes of messages what ``write`` would write, where all get the same."""
         return None
 
     def _write_message(self, body: bytes) -> None:

@@ -6,10 +6,21 @@ says how long that is, so that whoever knows all of the RFC can go on there.
 
 from __future__ import annotations
 
-__all__ = ("MASK", "NEVER", "cut_masked", "cut_plain", "left_of", "masked", "plain")
+__all__ = (
+    "MASK",
+    "NEVER",
+    "cut_masked",
+    "cut_plain",
+    "left_of",
+    "masked",
+    "plain",
+    "plain_all",
+)
 
 import sys
 from typing import Final
+
+from hisock.wire.compact import HEADER_LEN
 
 try:
     from websockets.speedups import apply_mask
@@ -129,6 +140,17 @@ def left_of(data: bytes, at: int, *, is_masked: bool) -> int | None:
 def plain(body: bytes, *, is_text: bool = False) -> tuple[bytes, bytes]:
     """A whole message as a server writes it: head and content."""
     return _head(_FIN_TEXT if is_text else _FIN_BINARY, len(body), 0), body
+
+
+def plain_all(data: bytes) -> bytes:
+    """What ``data`` has on the compact wire, each message in a frame of its own."""
+    at = 0
+    parts: list[bytes] = []
+    while at < len(data):
+        body = at + HEADER_LEN
+        at = body + int.from_bytes(data[at:body], "big")
+        parts += plain(data[body:at])
+    return b"".join(parts)
 
 
 def masked(body: bytes, mask: bytes) -> tuple[bytes, bytes, bytes]:

@@ -186,6 +186,11 @@ class ServerSide(WebSocket):
         return framed if data == known and self._is_usual else None
 
     @property
+    def frames(self) -> Callable[[bytes], bytes] | None:
+        """As ``WebSocket.frames``."""
+        return ws_frames.plain_all if self._is_usual else None
+
+    @property
     def _is_usual(self) -> bool:
         """Whether it writes binary, and nothing is begun or has ended."""
         has_ended = self._said_bye or self._is_closing
