@@ -8,10 +8,10 @@ from __future__ import annotations
 
 __all__ = ("FanOut", "FanOuts", "Outlet")
 
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice, repeat
-from operator import call
 from typing import Any, Final, TypeAlias
 
 from hisock.engine.link import DONT_WAIT, Link
@@ -19,8 +19,10 @@ from hisock.hub.outbox import Outbox
 from hisock.session.resume import ACK_SIZE, Block, Replay
 from hisock.wire.compact import Encoded
 
-#: What writes bytes to a socket, and what has to be made of them before, if anything.
-Outlet: TypeAlias = tuple[Callable[[bytes, int], int], Callable[[bytes], bytes] | None]
+#: A socket to write to, and what has to be made of the bytes before, if anything.
+Outlet: TypeAlias = tuple[socket.socket, Callable[[bytes], bytes] | None]
+
+_send: Final = socket.socket.send
 
 #: Clients from which on it is worth the while.
 _FEW: Final = 4
@@ -40,20 +42,20 @@ class _Kind:
         pending: Frames that all of them are still to get, the oldest first.
     """
 
-    __slots__ = ("_frame", "_outboxes", "_replays", "_sends", "links", "pending")
+    __slots__ = ("_frame", "_outboxes", "_replays", "_socks", "links", "pending")
 
     def __init__(self, frame: Callable[[bytes], bytes] | None) -> None:
         self._frame = frame
-        self._sends: list[Callable[[bytes, int], int]] = []
+        self._socks: list[socket.socket] = []
         self._replays: list[Replay] = []
         self._outboxes: list[Outbox] = []
         self.links: list[Link] = []
         self.pending: list[bytes] = []
 
-    def add(self, link: Link, send: Callable[[bytes, int], int]) -> None:
+    def add(self, link: Link, sock: socket.socket) -> None:
         """One more gets them."""
         self.links.append(link)
-        self._sends.append(send)
+        self._socks.append(sock)
         self._outboxes.append(link.outbox)
         if link.replay is not None:
             self._replays.append(link.replay)
@@ -87,12 +89,12 @@ class _Kind:
 
     def _pour(self, data: bytes, sent: list[Any]) -> None:
         """Send to all, and put down how much each took, or what it failed with."""
-        while len(sent) < len(self._sends):
+        while len(sent) < len(self._socks):
             try:
                 # One step for Python: no KeyboardInterrupt comes between writing and
                 # putting down how much that was.
-                sends = islice(self._sends, len(sent), None)
-                sent.extend(map(call, sends, repeat(data), repeat(DONT_WAIT)))
+                socks = islice(self._socks, len(sent), None)
+                sent.extend(map(_send, socks, repeat(data), repeat(DONT_WAIT)))
             except OSError as error:
                 sent.append(error)
 
@@ -156,9 +158,10 @@ class FanOut:
         room: Bytes that may be sent before somebody has to look for acknowledgements.
         size: Bytes that are pending for each.
         uses: How often it was asked for.
+        writers: What encodes for them.
     """
 
-    __slots__ = ("_kinds", "changes", "others", "room", "size", "uses")
+    __slots__ = ("_kinds", "changes", "others", "room", "size", "uses", "writers")
 
     def __init__(self, links: Iterable[Link], changes: int) -> None:
         self.changes = changes
@@ -171,19 +174,16 @@ class FanOut:
             if outlet is None:
                 self.others.append(link)
                 continue
-            send, frame = outlet
+            sock, frame = outlet
             key = link.writer, frame
             if key not in kinds:
                 kinds[key] = _Kind(frame)
-            kinds[key].add(link, send)
+            kinds[key].add(link, sock)
             if link.replay is not None:
                 self.room = min(self.room, link.look_at - link.replay.size)
         self._kinds = [(writer, kind) for (writer, _), kind in kinds.items()]
-
-    @property
-    def writers(self) -> set[Any]:
-        """What encodes for them."""
-        return {writer for writer, _ in self._kinds} | {x.writer for x in self.others}
+        self.writers = {writer for writer, _ in self._kinds}
+        self.writers.update(link.writer for link in self.others)
 
     @property
     def links(self) -> list[Link]:
@@ -249,7 +249,7 @@ def _outlet_of(link: Link) -> Outlet | None:
     ):
         return None
     if link.secure is None:
-        return link.sock.send, None
+        return link.sock, None
     outlet: Outlet | None = getattr(link.secure, "outlet", None)
     return outlet
 

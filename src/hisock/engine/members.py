@@ -309,14 +309,17 @@ class Members:
         fan = self._lock.share(self._find_fan_out, group)
         if fan is None:
             return False
-        frames = {self._compact: self._compact.message(command, content)}
+        frame = self._compact.message(command, content)
+        frames = {self._compact: frame}
+        is_short = frame.__class__ is bytes
         try:
             for writer in fan.writers:
-                if writer not in frames:
-                    frames[writer] = writer.message(command, content)
+                if writer is not self._compact:
+                    frames[writer] = frame = writer.message(command, content)
+                    is_short = is_short and frame.__class__ is bytes
         except (NotSendable, MessageTooLarge):  # an old client's bad luck
             return False
-        if not all(isinstance(frame, bytes) for frame in frames.values()):
+        if not is_short:
             return False
         self._lock.share(self._outgoing.fan_out, fan, frames)
         return True

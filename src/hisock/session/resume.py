@@ -21,7 +21,7 @@ __all__ = (
 from collections import deque
 from collections.abc import Callable, Iterator, Sized
 from itertools import islice, repeat
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from hisock.errors import RemoteProtocolError
 from hisock.wire.compact import Encoded, cut_frames, kind_of
@@ -117,11 +117,15 @@ class Replay:
         if missing <= 0:
             return
         whole, within = 0, self._within
-        singles: set[type] = set()
-        if blocks is not None and missing <= len(blocks) and not within:
-            singles = set(map(type, islice(blocks, missing)))
-        if singles == _SINGLE:  # usually they are: no look at each (bench/sessions.py)
+        length: Callable[[Any], int] = length_of
+        if (
+            blocks is not None
+            and missing <= len(blocks)
+            and not within
+            and set(map(type, islice(blocks, missing))) == _SINGLE
+        ):  # usually they are: no look at each (bench/sessions.py)
             whole, missing = missing, 0
+            length = len
         for block in blocks or () if missing else ():
             count = block.count - within if type(block) is Block else 1
             if count > missing:
@@ -137,7 +141,7 @@ class Replay:
             raise RemoteProtocolError(
                 f"frame {upto} was acknowledged, the last sent is {upto - missing}"
             )
-        freed = sum(map(length_of, islice(blocks, whole)))
+        freed = sum(map(length, islice(blocks, whole)))
         self.size -= freed
         self.acked_size += freed
         deque(map(deque.popleft, repeat(blocks, whole)), 0)
