@@ -333,7 +333,7 @@ class UpgradedSocket:
     @property
     def is_quiet(self) -> bool:
         """Whether nobody has to attend to it: nothing waits, nothing has ended."""
-        return self._is_idle and not self.has_plaintext
+        return self._is_idle and not self._eof
 
     @property
     def outlet(self) -> Outlet | None:

@@ -206,7 +206,8 @@ class WebSocket:
             if not (data or self.is_open):
                 return b""
         came = self._heed_end(self._take_in(data))
-        self._note_writes()
+        if self._library is not None:
+            self._note_writes()
         return came
 
     def _take_in(self, data: bytes) -> list[bytes]:
@@ -345,7 +346,7 @@ class WebSocket:
     @property
     def error(self) -> str | None:
         """What the other side did that the RFC or we forbid, or was too large."""
-        return self._failure[1]
+        return None if self._library is None else self._failure[1]
 
     @property
     def _failure(self) -> tuple[str | None, str | None]:
