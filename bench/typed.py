@@ -13,6 +13,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+from msgspec import Struct
+
 from bench import one_way
 from bench.peers import Pair, Subject, compare
 from hisock import ClientInfo, connect, start_server
@@ -28,11 +30,21 @@ class Move:
     path: list[int]
 
 
+class Step(Struct):
+    """The same, in the words of msgspec."""
+
+    player: str
+    x: float
+    y: float
+    path: list[int]
+
+
 #: What is sent: about 64 bytes each, and 1 KiB.
 _CONTENTS: dict[str, Any] = {
     "bytes": b"x" * 59,
     "list": [2**40 + number for number in range(6)],
     "dataclass": Move("ada", 12.5, -3.25, [1, 2, 3, 4, 5, 6, 7, 8]),
+    "struct": Step("ada", 12.5, -3.25, [1, 2, 3, 4, 5, 6, 7, 8]),
     "kilobyte": b"x" * 1024,
 }
 
@@ -98,6 +110,7 @@ def main(amount: int = 400_000, runs: int = 5) -> dict[str, float]:
                 _subject("hisock, message: bytes", "bytes", 8.0),
                 _subject("hisock, message: list[int]", "list", 8.0),
                 _subject("hisock, message: a dataclass", "dataclass", 8.0),
+                _subject("hisock, message: a Struct", "struct", 8.0),
             ],
             amount=amount,
             runs=runs,

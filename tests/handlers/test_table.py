@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from hisock.errors import HandlerSignatureError, NotSendable, ReservedCommand
-from hisock.handlers.table import CLIENT_EVENTS, SERVER_EVENTS, HandlerTable
-from hisock.types import ClientInfo
+from hisock.handlers.table import CLIENT_EVENTS, SERVER_EVENTS, HandlerTable, Options
+from hisock.types import ClientInfo, Sendable
 
 MIB = 1024 * 1024
 ADA = ClientInfo(("127.0.0.1", 5000), "Ada", None)
@@ -374,6 +375,102 @@ def test_what_has_no_name_is_described_all_the_same(client: HandlerTable) -> Non
     client.add("score", score)
 
     assert repr(score) == client.describe()["score"]["name"]
+
+
+# --- many messages of one command --------------------------------------------------
+
+
+def packed(command: str, content: Any) -> bytes:
+    """A message of the compact wire."""
+    return msgspec.msgpack.encode([1, command, content])
+
+
+def test_a_message_is_read_with_its_content(
+    server: HandlerTable, client: HandlerTable, called: list[tuple[Any, ...]]
+) -> None:
+    """What a handler gets of the compact wire can be read in one go, as hinted."""
+
+    def score(client: Any, message: list[int]) -> None:
+        called.append((client, message))
+
+    def alone(message: list[int]) -> None:
+        called.append((None, message))
+
+    server.add("score", score)
+    client.add("score", alone)
+    for table, who in ((server, ADA), (client, None)):
+        reader = table.reader("score")
+        assert reader is not None
+        read, handle = reader
+        handle(who, read(packed("score", [1, 2])).content)
+        assert table.reader("score") == reader
+        for other in (packed("scor", [1]), packed("score", ["1"])):
+            with pytest.raises(msgspec.ValidationError):
+                read(other)
+
+    assert called == [(ADA, [1, 2]), (None, [1, 2])]
+
+
+@pytest.mark.parametrize("hint", [None, Any, object, Sendable])
+def test_what_is_taken_as_sent_is_read_so(server: HandlerTable, hint: Any) -> None:
+    """A hint that leaves content as it was sent takes any."""
+
+    def take(client: Any, message: Any) -> None: ...
+
+    take.__annotations__["message"] = hint
+    server.add("it", take)
+    reader = server.reader("it")
+
+    assert reader is not None
+    for content in (None, b"x", "x", 1.5, [1, {"a": b"b"}], {"x": [True]}):
+        assert reader[0](packed("it", content)).content == content
+
+
+def test_what_is_not_read_in_one_go(server: HandlerTable, client: HandlerTable) -> None:
+    """A handler that takes no message, is not simple, or does not see it first."""
+    server.add("who", lambda client: None)
+    server.add("threaded", ignore, Options(threaded=True))
+    server.add("admin", ignore, Options(requires="admin"))
+    server.add("*", lambda client, command, message: None)
+    server.add("move", ignore)
+    client.add("nothing", lambda: None)
+
+    for command in ("who", "threaded", "admin", "*", "leave", "unknown", None):
+        assert server.reader(command) is None
+    assert client.reader("nothing") is None
+    assert server.reader("move") is not None
+    server.tap()
+    assert server.reader("move") is None
+
+
+def test_who_holds_on_to_a_reader_learns_of_changes(server: HandlerTable) -> None:
+    """Whatever is registered makes ``outdated`` tell, and a new one takes its place."""
+    changes: list[Callable[[], object]] = [
+        lambda: server.add("move", ignore),
+        lambda: server.add("move", lambda client, message: None),
+        lambda: server.add("message", ignore),
+        server.tap,
+    ]
+    for change in changes:
+        outdated = server.outdated
+        assert not outdated
+        change()
+        assert outdated
+        assert not server.outdated
+
+
+def test_at_the_end_of_the_stack_it_goes_without(server: HandlerTable) -> None:
+    """Where nothing can be made any more, messages are read in two steps."""
+    server.add("move", ignore)
+
+    def at_the_end() -> Any:
+        try:
+            return at_the_end()
+        except RecursionError:
+            return server.reader("move")
+
+    assert at_the_end() is None
+    assert server.reader("move") is None
 
 
 # --- time ------------------------------------------------------------------------

@@ -26,7 +26,7 @@ KINDS: tuple[Any, ...] = (
 )
 NO_KINDS = {
     *("Value", "ClientFrame", "FirstFrame", "Frame", "PackedFrame"),
-    *("PROTO", "LAST_NUMBERED", "BYE_WORDS"),
+    *("PROTO", "LAST_NUMBERED", "BYE_WORDS", "message_of"),
 }
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
+from hisock.engine.packed_run import PackedRunner
 from hisock.engine.post import Post
 from hisock.engine.streams import Producer
 from hisock.errors import (
@@ -53,7 +54,7 @@ _ONLY_STREAM: Final = CommandError(
 )
 
 
-class Runner:
+class Runner(PackedRunner):
     """Runs what a link received, message by message.
 
     Args:
@@ -63,15 +64,12 @@ class Runner:
         by_client: Whether the messages come from a client, that is: on a server.
     """
 
-    __slots__ = ("_by_client", "_owner", "_post", "_table", "blocked")
+    __slots__ = ("blocked",)
 
     def __init__(
         self, table: HandlerTable, owner: Owner, post: Post, *, by_client: bool
     ) -> None:
-        self._table = table
-        self._owner = owner
-        self._post = post
-        self._by_client = by_client
+        super().__init__(table, owner, post, by_client=by_client)
         #: Told of a handler that held up the loop, and for how many seconds.
         self.blocked: Callable[[str, float], None] | None = None
 
@@ -137,37 +135,6 @@ class Runner:
                     call(client, content)
                 except Exception as error:
                     self._failed_text(link, body, error)
-            if unsent:
-                self._post.flush_due()
-        return ran
-
-    def _run_packed(self, link: Link, rest: Iterator[bytes], client: Any) -> bool:
-        # Hot path: bench/one_way.py.
-        find = self._table.packed.get
-        unsent = self._post.unsent
-        decode = compact.DECODE_FROM_CLIENT if self._by_client else compact.DECODE
-        ran = False
-        for body in rest:
-            try:
-                frame = decode(body)
-            except compact.MALFORMED as error:
-                self._owner.broken(link, compact.malformed(error))
-                break
-            if (
-                type(frame) is Message
-                and frame.ttl is None
-                and (call := find(frame.command)) is not None
-            ):
-                ran = True
-                try:
-                    call(client, frame.content)
-                except Exception as error:
-                    self._failed_packed(link, frame, error)
-            else:
-                if self._run_frame(link, frame, client):
-                    ran = True
-                if link.is_busy:
-                    break
             if unsent:
                 self._post.flush_due()
         return ran
@@ -556,15 +523,6 @@ class Runner:
         if found is None:
             raise error
         self._owner.failed(link, found[0], error)
-
-    def _failed_packed(self, link: Link, frame: Message, error: Exception) -> None:
-        if isinstance(error, RemoteProtocolError):
-            self._owner.broken(link, error)
-            return
-        entry = self._table.get(frame.command)
-        if entry is None:
-            raise error
-        self._owner.failed(link, entry, error)
 
 
 def _colour(entry: HandlerEntry, client: Any) -> Any:

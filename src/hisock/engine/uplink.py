@@ -4,9 +4,9 @@ from __future__ import annotations
 
 __all__ = ("Uplink",)
 
-import threading
 import time
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.batch import Batches
@@ -206,13 +206,11 @@ class Uplink:
             if wish.when_slow is not None and self._send_as(frame, wish, command):
                 return
         # ``Batches.collect`` in place (bench/one_way.py).
-        if self._open_batches and (
-            batch := self._open_batches.get(threading.get_ident())
-        ):
-            if isinstance(frame, bytes):
+        if (batches := self._open_batches) and (batch := batches.get(get_ident())):
+            if frame.__class__ is bytes:
                 batch.frames.append(frame)
-                batch.size += len(frame)
-                if batch.size >= FLUSH_SIZE:
+                batch.size = size = batch.size + len(frame)
+                if size >= FLUSH_SIZE:
                     self.batches.flush()
                 return
             self.batches.flush()  # large: nothing is gained by joining
@@ -374,7 +372,7 @@ class Uplink:
             self.agree(STALL)
         self.note_wish(frame)
         encoded = self._link.writer.control(frame)
-        batch = self._open_batches.get(threading.get_ident())
+        batch = self._open_batches.get(get_ident())
         if batch is None:
             self.write(encoded)
         else:  # between what was sent before and after it

@@ -9,7 +9,7 @@ which wire it serves.
 
 from __future__ import annotations
 
-__all__ = ("Cast", "Packed", "cast_for", "castable", "unpack")
+__all__ = ("Cast", "Packed", "cast_for", "castable", "decoder", "unpack")
 
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
@@ -76,7 +76,7 @@ class Cast:
         self.hint = hint
         self.from_text: Callable[[_Text], Any] = from_text
         self.from_value = from_value
-        self.strict = _decoder(hint)
+        self.strict = decoder(hint)
         self.from_packed = _from_packed(self.strict, from_value)
 
     def __call__(self, content: Any) -> Any:
@@ -132,7 +132,8 @@ def _refuse_extension(code: int, data: memoryview) -> NoReturn:
 _unpack: Final = msgspec.msgpack.Decoder(ext_hook=_refuse_extension).decode
 
 
-def _decoder(hint: Any) -> Callable[[Packed], Any]:
+def decoder(hint: Any) -> Callable[[Packed], Any]:
+    """Reads MessagePack bytes that fit the hint as they are; raises anything else."""
     return msgspec.msgpack.Decoder(hint, ext_hook=_refuse_extension).decode
 
 

@@ -47,13 +47,14 @@ __all__ = (
     "Roster",
     "Value",
     "Welcome",
+    "message_of",
 )
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, defstruct
 from msgspec.structs import replace
 
 #: The version of the compact wire that this library speaks.
@@ -108,6 +109,24 @@ class Message(_Frame, tag=1, frozen=True):
     command: str | None
     content: Raw
     ttl: Deadline | None = None
+
+
+def message_of(command: str, content: Any) -> type[Struct]:
+    """A ``Message`` of just this command, without a deadline or anything behind it, and
+    with content of this type: what most messages to one handler are.
+
+    The command is compared before the content is looked at.
+    """
+    only: Any = Literal.__getitem__(command)
+    return defstruct(
+        "Message",
+        [("command", only), ("content", content)],
+        tag=1,
+        array_like=True,
+        frozen=True,
+        forbid_unknown_fields=True,
+        gc=False,
+    )
 
 
 class Request(_Frame, tag=2, frozen=True):
