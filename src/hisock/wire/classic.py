@@ -231,8 +231,6 @@ class Decoder:
     def feed(self, data: bytes, bodies: list[bytes]) -> bytes | None:
         """Append to ``bodies`` every body that is now complete.
 
-        One pass over the read (bench/one_way.py).
-
         Returns:
             What came after a mark, which is then the last body; else ``None``.
 
@@ -240,6 +238,21 @@ class Decoder:
             RemoteProtocolError: A header is not a length, or the length is over the
                 limit. ``bodies`` has what came before it.
         """
+        header_len = self._header_len
+        largest = self.largest or sys.maxsize
+        if (
+            not self._is_cut
+            and _LENGTHS.get(data[:header_len]) == len(data) - header_len <= largest
+        ):
+            bodies.append(data[header_len:])  # a single one, as in a dialogue
+            marks = self.marks
+            return b"" if marks and _is_mark(bodies[-1], marks) else None
+        return self._feed_several(data, bodies, header_len, largest)
+
+    def _feed_several(
+        self, data: bytes, bodies: list[bytes], header_len: int, largest: int
+    ) -> bytes | None:
+        """As ``feed``; one pass over the read (bench/one_way.py)."""
         whole = data
         if self._is_cut:
             joined = self._buffer.join(data)
@@ -248,14 +261,9 @@ class Decoder:
             whole = joined
             self._is_cut = False
         marks = self.marks
-        header_len = self._header_len
         known = _LENGTHS.get
-        largest = self.largest or sys.maxsize
         append = bodies.append
         size = len(whole)
-        if known(whole[:header_len]) == size - header_len <= largest:
-            append(whole[header_len:])  # a single one, as in a dialogue
-            return b"" if marks and _is_mark(bodies[-1], marks) else None
         at = 0
         missing = 0
         while at < size:
