@@ -314,7 +314,8 @@ class Pump:
         # ours can be going on further out on the one thread that turns the server
         # (bench/ping_pong.py).
         lock = self._lock
-        with lock.reading:
+        try:
+            lock.take()
             lock.is_busy = True
             try:
                 link.read()
@@ -334,6 +335,11 @@ class Pump:
                     self.ready.append(link)
             finally:
                 lock.is_busy = False
+        finally:
+            try:  # noqa: SIM105  # a call is dear
+                lock.give()
+            except RuntimeError:  # it was not taken
+                pass
         if lock.postponed:
             lock.catch_up()
 
