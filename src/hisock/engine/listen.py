@@ -161,7 +161,7 @@ class Pump:
             self._lock.run(self._attend_touched)
         self._drive.step(timeout)
 
-    def step(self, *, wait: bool, timeout: float | None = None) -> None:
+    def step(self, wait: bool, timeout: float | None = None) -> None:
         """Read and write what is ready; wait for something if nothing is.
 
         Args:
