@@ -143,7 +143,7 @@ class HiSockClient(ClientFace):
             ClientDisconnected: The connection ended first.
             Overloaded: More than ``Limits.queue`` bytes came that have a handler.
         """
-        return self._engine.receiving.next(None, None).whole()
+        return self._engine.receiving.next_raw()
 
     @overload
     def recv(

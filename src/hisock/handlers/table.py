@@ -193,7 +193,9 @@ class HandlerTable:
             command cannot be any other and whose handler is simple. Changed in place,
             so a loop may hold on to it.
         packed: Command of a compact message → its call, for simple handlers.
+        everything: The handler of ``"*"``.
         is_watched: Whether somebody sees every message, besides its own handler.
+        takes_any: Whether there is a handler of any message at all.
         on_error: What ``on_error`` registered.
     """
 
@@ -206,9 +208,11 @@ class HandlerTable:
         "_on_server",
         "_tapped",
         "direct",
+        "everything",
         "is_watched",
         "on_error",
         "packed",
+        "takes_any",
     )
 
     def __init__(self, *, on_server: bool, is_async: bool = False) -> None:
@@ -219,7 +223,8 @@ class HandlerTable:
         self._by_word: dict[bytes, list[tuple[bytes, HandlerEntry]]] = {}
         self._longest = 0
         self._tapped = False
-        self.is_watched = False
+        self.is_watched = self.takes_any = False
+        self.everything: HandlerEntry | None = None
         self.direct: dict[bytes, Callable[..., Any]] = {}
         self.packed: dict[str | None, Callable[..., Any]] = {}
         self.on_error: Callable[[Exception], Any] | None = None
@@ -289,11 +294,6 @@ class HandlerTable:
             return None
         return self._entries.get(command)
 
-    @property
-    def everything(self) -> HandlerEntry | None:
-        """The handler of ``"*"``."""
-        return self._entries.get(EVERYTHING)
-
     def find(self, body: bytes) -> tuple[HandlerEntry, bytes] | None:
         """The longest registered command that a message begins with, and its content.
 
@@ -344,6 +344,8 @@ class HandlerTable:
             entries.sort(key=lambda pair: -len(pair[0]))
         self._by_word = by_word
         self._longest = max(map(len, by_word), default=0)
+        self.everything = self._entries.get(EVERYTHING)
+        self.takes_any = bool(by_word) or self.everything is not None
         self.direct.clear()
         self.packed.clear()
         self.is_watched = self._tapped or self.event("message") is not None
