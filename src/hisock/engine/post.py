@@ -90,7 +90,6 @@ class Post:
             return not isinstance(frame, bytes) and link.is_behind
         current = self.current
         replay = link.replay
-        is_behind = True
         try:
             lock.take()
             free = (
@@ -119,25 +118,26 @@ class Post:
                     sent = link.sock.send(frame, DONT_WAIT)
                     if sent == len(frame):
                         link.is_torn = False
-                        is_behind = replay is not None and replay.size > link.look_at
+                        if replay is None or replay.size <= link.look_at:
+                            return False
                     else:
                         link.keep(frame, sent)
                 except OSError as error:
                     link.keep_all(frame, error)
                 finally:
                     lock.is_busy = False
+                    if lock.postponed:
+                        lock.catch_up()
         finally:
             try:  # noqa: SIM105  # a call is dear
                 lock.give()
             except RuntimeError:  # it was not taken
                 pass
-        if not free:
-            lock.run(self.write, link, frame)
-        elif is_behind:
+        if free:
             lock.run(self._behind, link)
-        if lock.postponed:
-            lock.catch_up()
-        return is_behind and link.is_behind
+        else:
+            lock.run(self.write, link, frame)
+        return link.is_behind
 
     def write(self, link: Link, frame: Written) -> None:
         """As ``send``, under the lock; one whose end has begun hears no more, and that
