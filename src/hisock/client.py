@@ -14,7 +14,7 @@ from hisock.engine.client_face import (
     read_answer,
     spell_client,
 )
-from hisock.engine.delivery import Delivery, WhenSlow, wish_of
+from hisock.engine.delivery import WhenSlow, wish_of
 from hisock.engine.face import ThreadedFace
 from hisock.errors import ClientDisconnected
 from hisock.types import Address, ClientLike, Message, Sendable
@@ -123,10 +123,11 @@ class HiSockClient(ClientFace):
                 self._learn(command)
         except TypeError:  # nothing that could be a key
             self._learn(command)
-        wish: Delivery | None = None
-        if not (ttl is None and when_slow is None and key is None):
+        if ttl is None and when_slow is None and key is None:
+            self._engine.uplink.send(command, content)
+        else:
             wish = wish_of(ttl, when_slow, key)
-        self._engine.uplink.send(command, content, wish)
+            self._engine.uplink.send(command, content, wish)
 
     def raw_send(self, content: Sendable) -> None:
         """Send content without a command; see ``send``."""
@@ -143,7 +144,7 @@ class HiSockClient(ClientFace):
             ClientDisconnected: The connection ended first.
             Overloaded: More than ``Limits.queue`` bytes came that have a handler.
         """
-        return self._engine.receiving.next(None, None).whole()
+        return self._engine.receiving.next_raw()
 
     @overload
     def recv(

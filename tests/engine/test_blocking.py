@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -580,6 +581,45 @@ def test_an_interrupt_costs_no_more_than_what_is_in_hand() -> None:
         check_order(seen)
 
     _interrupt_updates(check)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_interrupt_of_a_receive_costs_one_message_at_most(elsewhere: bool) -> None:
+    """Ctrl-C at any place of ``recv_raw`` loses the one message at most that was about
+    to be returned; what was read and not looked at ends the connection."""
+    with contextlib.ExitStack() as all_of_them:
+        client: HiSockClient | None = None
+        for number in itertools.count():
+            if client is None:
+                once = served(blocking=True, reconnect=False)
+                client, server = all_of_them.enter_context(once)
+            got: list[bytes] = []
+            server.send(b"0", b"1", b"2")
+            with (
+                interrupt_at(number) as reached,
+                contextlib.suppress(KeyboardInterrupt),
+            ):
+                got.append(client.recv_raw())
+            if not reached:
+                break
+            if client._engine.link.is_torn:  # it ends, though nothing more comes
+                with pytest.raises(ClientDisconnected):
+                    client.recv_raw()
+                client = None
+                continue
+            server.send(b"3")
+            receive = partial(Task, client.recv_raw) if elsewhere else client.recv_raw
+            try:
+                while b"3" not in got:
+                    came = receive()
+                    got.append(came if isinstance(came, bytes) else came.result())
+                check_order(got)
+            except ClientDisconnected:
+                client = None
+            except Exception as error:
+                error.add_note(f"interrupted at {reached[0]}")
+                raise
+    assert number > 10
 
 
 def check_order(seen: list[bytes]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -22,7 +26,7 @@ from hisock.session.events import Messages
 from hisock.session.resume import Replay
 from hisock.types import Limits
 
-from .test_blocking import HOST, Raw, Task, eventually, frame
+from .test_blocking import HOST, Raw, Task, eventually, frame, interrupt_at
 
 
 class Scene:
@@ -412,3 +416,69 @@ def test_f4_ctrl_c_in_a_broadcast() -> None:
                 break
     assert place > 100, "it was struck at each place"
     assert numbers == [1, 1, 1]
+
+
+def _is_free(lock: StateLock) -> bool:
+    """Whether this thread could take it."""
+    is_free = lock.take(False)
+    if is_free:
+        lock.give()
+    return is_free
+
+
+def test_an_interrupt_anywhere_gives_the_lock_back(scene: Scene) -> None:
+    """Wherever Ctrl-C strikes a send, another thread can send afterwards."""
+    data = frame(b"news")
+    for place in itertools.count():
+        link, other = scene.link()
+        link.connection.is_open = True
+        with (
+            interrupt_at(place) as reached,
+            contextlib.suppress(KeyboardInterrupt),
+        ):
+            scene.post.send(link, data)
+        if not reached:
+            break
+        assert not scene.lock.is_busy, reached
+        assert Task(partial(_is_free, scene.lock)).result(), reached
+        assert _has_got(other) in (b"", data), reached
+    assert place > 3
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows has none")
+def test_an_interrupt_of_the_wait_for_the_lock(scene: Scene) -> None:
+    """Ctrl-C while another thread has the lock comes out as itself, and the lock stays
+    with that thread."""
+    link, other = scene.link()
+    link.connection.is_open = True
+    main = threading.get_ident()
+    held, struck, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def strike(*_: object) -> None:
+        if not struck.is_set():
+            struck.set()
+            raise KeyboardInterrupt
+
+    def is_sending() -> bool:
+        return sys._current_frames()[main].f_code is Post.send.__code__
+
+    def hold() -> None:
+        with scene.lock.reading:
+            held.set()
+            eventually(is_sending, "it waits for the lock")
+            while not struck.wait(0.01):
+                signal.pthread_kill(main, signal.SIGUSR1)
+            assert ended.wait(5)
+
+    before = signal.signal(signal.SIGUSR1, strike)
+    try:
+        holding = Task(hold)
+        assert held.wait(5)
+        with pytest.raises(KeyboardInterrupt):
+            scene.post.send(link, frame(b"one"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        ended.set()
+    holding.result()
+    scene.post.send(link, frame(b"two"))
+    assert other.take() == b"two"

@@ -224,6 +224,15 @@ def test_a_server_converts(server: HandlerTable, called: list[tuple[Any, ...]]) 
     assert called[0][0] is ADA
 
 
+def test_who_wants_bytes_gets_what_came(server: HandlerTable) -> None:
+    """There is nothing to convert, so the function itself is called."""
+
+    def keep(client: ClientInfo, message: bytes) -> None: ...
+
+    server.add("keep", keep)
+    assert server.direct == {b"keep": keep}
+
+
 def test_a_client_passes_on_what_fits(
     client: HandlerTable, called: list[tuple[Any, ...]]
 ) -> None:

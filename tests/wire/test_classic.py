@@ -293,6 +293,24 @@ def test_the_limit_is_told_at_the_header() -> None:
     assert told == str(caught.value)
 
 
+def test_a_length_that_another_decoder_has_seen_keeps_to_the_limit() -> None:
+    """A read that is one message is refused like any, though its header is known."""
+    whole = frame(b"x" * 101)
+    assert decode(Decoder(16, 0), [whole, whole]) == [b"x" * 101] * 2
+    bodies: list[bytes] = []
+    with pytest.raises(RemoteProtocolError):
+        Decoder(16, 100).feed(whole, bodies)
+    assert not bodies
+
+
+def test_a_read_that_looks_like_one_message_may_be_the_rest_of_another() -> None:
+    """What is cut is joined first, whatever the next read begins with."""
+    inner = frame(b"inner", 2)
+    whole = frame(b"a" + inner, 2)
+    assert decode(Decoder(2, 99), [frame(b"inner", 2)]) == [b"inner"]
+    assert decode(Decoder(2, 99), [whole[:3], whole[3:]]) == [b"a" + inner]
+
+
 def test_what_came_before_an_error_is_kept() -> None:
     """Messages before the wrong header are told; nothing after it is."""
     bodies: list[bytes] = []

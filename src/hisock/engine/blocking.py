@@ -318,7 +318,7 @@ class ClientEngine:
         while link.inbox and not self._closed and not link.is_busy:
             event = self.lock.run(self._begin)
             if isinstance(event, Messages):
-                if self.runner.run_messages(link, event, None, one=one):
+                if self.runner.run_messages(link, event, None, one):
                     ran = True
             elif event is not None:
                 self.lock.run(self._done_with, event)

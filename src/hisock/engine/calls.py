@@ -76,7 +76,7 @@ class Runner(PackedRunner):
     # --- what was read -------------------------------------------------------------
 
     def run_messages(
-        self, link: Link, messages: Messages, client: Any, *, one: bool = False
+        self, link: Link, messages: Messages, client: Any, one: bool = False
     ) -> bool:
         """Run handlers for what is left of ``messages``; whether one ran.
 
@@ -91,7 +91,27 @@ class Runner(PackedRunner):
             rest = self._timed(rest, messages, self.blocked)
         if messages.is_packed:
             return self._run_packed(link, rest, client)
-        return self._run_text(link, rest, client)
+        # Hot path: bench/one_way.py, bench/ping_pong.py.
+        find = self._table.direct.get
+        unsent = self._post.unsent
+        ran = False
+        for body in rest:
+            word, _, content = body.partition(b" ")
+            call = find(word)
+            if call is None:
+                if self._run_other(link, body, client):
+                    ran = True
+                if link.is_busy:
+                    break
+            else:
+                ran = True
+                try:
+                    call(client, content)
+                except Exception as error:
+                    self._failed_text(link, body, error)
+            if unsent:
+                self._post.flush_due()
+        return ran
 
     def _timed(
         self,
@@ -115,29 +135,6 @@ class Runner(PackedRunner):
         frame = compact.decode(body)
         command = frame.command if isinstance(frame, Message | Request) else None
         return self._table.get(command) or self._table.everything
-
-    def _run_text(self, link: Link, rest: Iterator[bytes], client: Any) -> bool:
-        # Hot path: bench/one_way.py.
-        find = self._table.direct.get
-        unsent = self._post.unsent
-        ran = False
-        for body in rest:
-            word, _, content = body.partition(b" ")
-            call = find(word)
-            if call is None:
-                if self._run_other(link, body, client):
-                    ran = True
-                if link.is_busy:
-                    break
-            else:
-                ran = True
-                try:
-                    call(client, content)
-                except Exception as error:
-                    self._failed_text(link, body, error)
-            if unsent:
-                self._post.flush_due()
-        return ran
 
     def _run_other(self, link: Link, body: bytes, client: Any) -> bool:
         """Run a classic message that needs a closer look."""

@@ -511,7 +511,7 @@ class Gate:
         return self._engine.lend(self._admit)
 
     def _admit(self) -> None:
-        self._engine.pump.step(wait=False)
+        self._engine.pump.step(False)
         for link in list(self._engine.pump.ready):
             event = link.inbox[0] if link.inbox else None
             if isinstance(event, Opened):

@@ -249,10 +249,11 @@ class Link:
         Returns:
             Whether something came.
         """
-        if self.is_torn and not self._mend():
+        if self.is_torn and not self.mend():
             return False
         self.is_torn = True
-        room = self.connection.room
+        connection = self.connection
+        room = connection.room
         data: bytes | int
         try:
             if room is None:
@@ -265,8 +266,7 @@ class Link:
             if not isinstance(error, BlockingIOError | InterruptedError):
                 self.lose(error)
             return False
-        connection = self.connection
-        if data:
+        if data:  # ``take`` in place
             self.bytes_read += size
             self.inbox += connection.feed(data, clock())
             if connection.needs_attention:
@@ -279,7 +279,7 @@ class Link:
         secure = self.secure  # no poller tells of what is decrypted already
         if (secure and secure.has_plaintext) and not (self._eof or self.is_over):
             self.read()
-        return bool(data)
+        return size > 0
 
     def take(self, data: bytes | int) -> None:
         """Put what was read, or how much, into the inbox; nothing is the end."""
@@ -521,7 +521,7 @@ class Link:
         """Write what waits, as far as there is room."""
         if self.is_dropped or self.is_over:  # what waits is still to be reported
             return
-        if self.is_torn and not self._mend():
+        if self.is_torn and not self.mend():
             return
         if self.secure is not None and not self._flush_encrypted(self.secure):
             return
@@ -577,7 +577,7 @@ class Link:
         """Close the socket, whatever state the conversation is in."""
         self.sock.close()
 
-    def _mend(self) -> bool:
+    def mend(self) -> bool:
         """An exception struck in the middle of a read or write; whether that can be
         mended. Else it is unknown what has left, as of a write in many steps (TLS)."""
         self.is_torn = False

@@ -161,7 +161,7 @@ class Pump:
             self._lock.run(self._attend_touched)
         self._drive.step(timeout)
 
-    def step(self, *, wait: bool, timeout: float | None = None) -> None:
+    def step(self, wait: bool, timeout: float | None = None) -> None:
         """Read and write what is ready; wait for something if nothing is.
 
         Args:
@@ -314,7 +314,8 @@ class Pump:
         # ours can be going on further out on the one thread that turns the server
         # (bench/ping_pong.py).
         lock = self._lock
-        with lock.reading:
+        try:
+            lock.take()
             lock.is_busy = True
             try:
                 lock.note_change()
@@ -342,6 +343,11 @@ class Pump:
                         self.ready.append(link)
             finally:
                 lock.is_busy = False
+        finally:
+            try:  # noqa: SIM105  # a call is dear
+                lock.give()
+            except RuntimeError:  # it was not taken
+                pass
         if lock.postponed:
             lock.catch_up()
 

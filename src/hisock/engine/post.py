@@ -92,12 +92,13 @@ class Post:
         hardly more than a bare ``send`` (bench/single_send.py, bench/ping_pong.py).
         """
         lock = self._lock
-        if self.gather is not None and isinstance(frame, bytes):
+        if self.gather is not None or not isinstance(frame, bytes):
             lock.run(self.write, link, frame)
-            return False
+            return not isinstance(frame, bytes) and link.is_behind
         current = self.current
         replay = link.replay
-        with lock.reading:
+        try:
+            lock.take()
             free = (
                 link.connection.is_open
                 and not (
@@ -112,7 +113,6 @@ class Post:
                     current is None
                     or not (length_hint(current.rest) or len(self._ready) > 1)
                 )
-                and frame.__class__ is bytes
             )
             if free:
                 lock.is_busy = link.is_torn = True
@@ -122,33 +122,33 @@ class Post:
                             replay.note(frame)
                         else:
                             replay.blocks.append(frame)
-                            replay.size += len(frame)  # type: ignore[arg-type]  # bytes
-                    sent = link.sock.send(frame, DONT_WAIT)  # type: ignore[arg-type]
-                    if sent == len(frame):  # type: ignore[arg-type]
+                            replay.size += len(frame)
+                    sent = link.sock.send(frame, DONT_WAIT)
+                    if sent == len(frame):
                         link.is_torn = False
+                        if replay is None or replay.size <= link.look_at:
+                            return False
                     else:
-                        link.keep(frame, sent)  # type: ignore[arg-type]
+                        link.keep(frame, sent)
                 except OSError as error:
-                    link.keep_all(frame, error)  # type: ignore[arg-type]
+                    link.keep_all(frame, error)
                 except BaseException:
                     lock.changes += 1  # it is torn
                     raise
                 finally:
                     lock.is_busy = False
-        is_behind = True
-        if not free:
-            lock.run(self.write, link, frame)
-        elif (
-            link.outbox.size
-            or not link.connection.is_open
-            or (replay is not None and replay.size > link.look_at)
-        ):
+                    if lock.postponed:
+                        lock.catch_up()
+        finally:
+            try:  # noqa: SIM105  # a call is dear
+                lock.give()
+            except RuntimeError:  # it was not taken
+                pass
+        if free:
             lock.run(self._behind, link)
         else:
-            is_behind = False
-        if lock.postponed:
-            lock.catch_up()
-        return is_behind and link.is_behind
+            lock.run(self.write, link, frame)
+        return link.is_behind
 
     def write(self, link: Link, frame: Written) -> None:
         """As ``send``, under the lock; one whose end has begun hears no more, and that

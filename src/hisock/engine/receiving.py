@@ -6,7 +6,8 @@ __all__ = ("ENDED", "Receiving")
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from hisock.engine.inbox import Mail
 from hisock.engine.waiting import check_timeout
@@ -46,21 +47,38 @@ class Receiving:
             Overloaded: More than ``Limits.queue`` bytes came that have a handler.
             RequestTimeout: It did not come in time.
         """
+        find = self._engine.search.find
+        look = find if wanted is None else partial(find, wanted)
+        return self._wait(look, timeout)  # type: ignore[no-any-return]  # of look
+
+    def next_raw(self) -> bytes:
+        """As ``next``, for any message, whole.
+
+        Raises:
+            ClientDisconnected, Overloaded: As ``next``.
+        """
+        found = self._wait(self._engine.search.find_raw, None)
+        return found if type(found) is bytes else found.whole()
+
+    def _wait(self, look: Callable[[], Any], timeout: float | None) -> Any:
+        """Wait until ``look`` finds something, and return that."""
         engine = self._engine
         end = None
         if timeout is not None:
             check_timeout(timeout)
             end = time.monotonic() + timeout
-        engine.uplink.flush()
-        link, look = engine.link, engine.search.find
+        uplink = engine.uplink  # its ``flush`` in place (bench/ping_pong.py)
+        if uplink.batches.open or engine.outgoing.unsent:
+            uplink.flush()
+        link, pump = engine.link, engine.pump
         while True:
-            seen = engine.pump.news
+            seen = pump.news
             if engine.telling.is_lost_to_tell and engine.telling.loss_first():
                 continue
             if link.inbox or engine.inbox.mails:
-                mail: Mail | None = engine.lock.run(look, wanted)
-                if mail is not None:
-                    return mail
+                found = engine.lock.run(look)
+                if found is not None:
+                    return found
                 self.check()
             if not engine.is_usable:
                 engine.raise_closed()
@@ -69,11 +87,11 @@ class Receiving:
                 raise RequestTimeout(f"nothing came within {timeout:g} s")
             if engine.turn.claims and not engine.turn.is_mine:
                 # Its handlers' turn sorts out what it has begun, and tells us.
-                engine.pump.wait_beside(left, seen)
+                pump.wait_beside(left, seen)
                 continue
-            mail = engine.pump.pump(left, seen, look, wanted)
-            if mail is not None:
-                return mail
+            found = pump.pump(left, seen, look)
+            if found is not None:
+                return found
 
     def check(self) -> None:
         """Raise if there is no use in waiting: the end is in the inbox, behind messages

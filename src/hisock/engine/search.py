@@ -6,6 +6,7 @@ __all__ = ("Search", "take_nested", "take_out")
 
 from collections.abc import Callable
 from functools import partial
+from operator import length_hint
 from typing import TYPE_CHECKING, Final
 
 from hisock.engine.inbox import Mail
@@ -35,30 +36,51 @@ class Search:
             nobody else may take them.
     """
 
-    __slots__ = ("_engine", "answers_due")
+    __slots__ = ("_engine", "_inbox", "_mails", "_outgoing", "answers_due")
 
     def __init__(self, engine: ClientEngine) -> None:
         self._engine = engine
+        self._inbox = engine.link.inbox
+        self._mails = engine.inbox.mails
+        self._outgoing = engine.outgoing
         self.answers_due = 0
 
-    def find(self, wanted: Callable[[Mail], bool] | None) -> Mail | None:
+    def find_raw(self) -> bytes | Mail | None:
+        """As ``find``, for who wants it whole; ``bytes`` is what came so."""
+        event = self._single()
+        if event is None or event.is_packed or self._engine.table.takes_any:
+            return self.find()
+        body = event.bodies[0]
+        if body[:1] == b"$":
+            return self.find()
+        self._inbox.clear()
+        return body
+
+    def _single(self) -> Messages | None:
+        """What waits, if that is one message and nobody else may have it: what a
+        dialogue usually finds (bench/ping_pong.py)."""
+        inbox = self._inbox
+        if len(inbox) != 1 or self._mails:
+            return None
+        event = inbox[0]
+        if (
+            type(event) is Messages
+            and len(event.bodies) == 1 == length_hint(event.rest)
+            and event is not self._outgoing.current
+            and not (self.answers_due or self._engine.cache.maxlen)
+        ):
+            return event
+        return None
+
+    def find(self, wanted: Callable[[Mail], bool] | None = None) -> Mail | None:
         """Take the first message that nobody handles and that is wanted."""
         engine = self._engine
         inbox = engine.link.inbox
-        if len(inbox) == 1 and wanted is None and not engine.inbox.mails:
-            # What a dialogue usually finds (bench/ping_pong.py).
-            event = inbox[0]
-            if (
-                type(event) is Messages
-                and len(event.bodies) == 1
-                and not event.place
-                and event is not engine.outgoing.current
-                and not (self.answers_due or engine.cache.maxlen)
-            ):
-                mail = self._mail(event.bodies[0], is_packed=event.is_packed)
-                if mail is not None:
-                    inbox.clear()
-                return mail
+        if wanted is None and (only := self._single()) is not None:
+            mail = self._mail(only.bodies[0], is_packed=only.is_packed)
+            if mail is not None:
+                inbox.clear()
+            return mail
         if engine.inbox.mails:
             kept = engine.inbox.take(partial(self._is_wanted, wanted=wanted))
             if kept is not None:
@@ -106,8 +128,9 @@ class Search:
     def _text(self, body: bytes) -> Mail | None:
         table = self._engine.table
         if body[:1] != b"$":
-            handled = table.find(body) is not None or table.everything is not None
-            return None if handled else Mail(None, body)
+            if table.takes_any and (table.everything or table.find(body)):
+                return None
+            return Mail(None, body)
         try:
             found = resolve(table, body, by_client=False)
         except RemoteProtocolError:

@@ -9,12 +9,14 @@ __all__ = ("ServerEngine",)
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from operator import length_hint
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from hisock.engine.answering import Answers
@@ -35,7 +37,7 @@ from hisock.engine.waiting import check_timeout
 from hisock.errors import AlreadyRunning
 from hisock.handlers.table import HandlerTable
 from hisock.session.connection import LINGER
-from hisock.session.events import Event, Messages
+from hisock.session.events import Messages
 from hisock.types import Limits
 
 if TYPE_CHECKING:
@@ -159,11 +161,27 @@ class ServerEngine:
         """
         if timeout is not None:
             check_timeout(timeout)
-        if self.members.is_closed:
+        members = self.members
+        if members.is_closed:
             self._check_own()
             return False
-        self._take_turn(self._turn, wait, timeout)
-        return not self.members.is_closed
+        # ``Turn.run`` in place, and what is usual (bench/ping_pong.py).
+        claims = self.turn.claims
+        if claims or "asyncio" in sys.modules:
+            self._take_turn(self._turn, wait, timeout)
+            return not members.is_closed
+        claim = (get_ident(),)
+        is_first = False
+        try:
+            claims.append(claim)
+            is_first = claims[0] is claim
+            if is_first:
+                self._turn(wait, timeout)
+        finally:
+            claims.remove(claim)
+        if not is_first:
+            self._take_turn(self._turn, wait, timeout)
+        return not members.is_closed
 
     def poll(self, budget: float) -> int:
         """Run at least one handler for what waits, and more for ``budget`` seconds.
@@ -213,7 +231,10 @@ class ServerEngine:
             return  # while this thread was on its way to the turn
         end = None if timeout is None else time.monotonic() + timeout
         try:
-            self.step(wait, timeout)
+            if self.tasks is None and not self.pace.is_set:  # ``step`` in place
+                self.pump.step(wait, timeout)
+            else:
+                self.step(wait, timeout)
             while not self.work() and wait and not self.ending.has_begun:
                 left = None if end is None else end - time.monotonic()
                 if left is not None and left <= 0:
@@ -245,7 +266,7 @@ class ServerEngine:
         self.turn.run(self._turn_in_loop)
 
     def _turn_in_loop(self) -> None:
-        self.pump.step(wait=False)
+        self.pump.step(False)
         self.work()
 
     def patience(self) -> float | None:
@@ -268,7 +289,7 @@ class ServerEngine:
     def step(self, wait: bool, timeout: float | None) -> None:
         """Wait for something to do, as far as that is allowed."""
         if self.tasks is None and not self.pace.is_set:
-            self.pump.step(wait=wait, timeout=timeout)
+            self.pump.step(wait, timeout)
             return
         if not wait or self._finished_handlers or self.pump.ready:
             timeout = 0.0
@@ -276,7 +297,7 @@ class ServerEngine:
         if self.tasks is not None and self.waker is None:
             self.tasks.turn(self.pump.fileno, self.pump.patience(timeout))
             timeout = 0.0
-        self.pump.step(wait=timeout != 0, timeout=timeout)
+        self.pump.step(timeout != 0, timeout)
 
     def work(self, *, one: bool = False) -> bool:
         """Do everything there is to do; whether a handler ran or finished."""
@@ -325,16 +346,24 @@ class ServerEngine:
                 # It stays in the inbox until it is done with, so that no exception on
                 # the way loses it: what was not run yet is run in the next turn.
                 event = inbox[0]
-                if not isinstance(event, Messages):
+                if isinstance(event, Messages):
+                    is_over = True
+                    # Who was refused is not heard, whatever else it had to say.
+                    if link.has_joined:
+                        if len(event.bodies) > 1 or len(ready) > 1:
+                            ran = self._run_batch(link, event, one) or ran
+                        elif self._runner.run_messages(link, event, link.info, one):
+                            ran = True
+                        if one or link.is_busy:
+                            is_over = not length_hint(event.rest)
+                    if is_over and inbox and inbox[0] is event:
+                        del inbox[0]
+                        self.messages_received += len(event.bodies)
+                else:
                     if self.gate.happened(link, event):
                         ran = True
-                # Who was refused is not heard, whatever else it had to say.
-                elif link.has_joined and self._run(link, event, one=one):
-                    ran = True
-                if inbox and inbox[0] is event and not _has_rest(link, event, one=one):
-                    del inbox[0]
-                    if isinstance(event, Messages):
-                        self.messages_received += len(event.bodies)
+                    if inbox and inbox[0] is event:
+                        del inbox[0]
                 if one and ran:
                     self._handled += 1
                     if inbox:
@@ -352,13 +381,13 @@ class ServerEngine:
             self.outgoing.flush()
         return ran
 
-    def _run(self, link: Link, messages: Messages, *, one: bool) -> bool:
+    def _run_batch(self, link: Link, messages: Messages, one: bool) -> bool:
+        """Run what others follow, for which what is sent may wait."""
         outgoing = self.outgoing
         outgoing.current = messages
-        if len(messages.bodies) > 1 or len(self.pump.ready) > 1:
-            outgoing.note_time()
+        outgoing.note_time()
         try:
-            return self._runner.run_messages(link, messages, link.info, one=one)
+            return self._runner.run_messages(link, messages, link.info, one)
         finally:
             outgoing.current = None
 
@@ -476,12 +505,3 @@ class ServerEngine:
         self.lock.disown()
         self.members.is_closed = self.members.is_foreign = True
         self.pump.close(shared=True)
-
-
-def _has_rest(link: Link, event: Event, *, one: bool) -> bool:
-    """Whether there is more in it for later."""
-    return (
-        isinstance(event, Messages)
-        and (link.is_busy or one)
-        and length_hint(event.rest) > 0
-    )

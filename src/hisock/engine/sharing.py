@@ -12,11 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from hisock.engine.link import DONT_WAIT, READ_SIZE, Link
+from hisock.engine.link import DONT_WAIT, READ_SIZE, Link, clock
 from hisock.engine.reconnect import Reconnector, is_ready
 from hisock.engine.threads import StateLock
 from hisock.engine.waiting import Waiter
-from hisock.session.resume import ACK_DELAY, Session
+from hisock.session.resume import ACK_DELAY
 
 _SIZES: Final = (READ_SIZE,)
 #: Seconds after which a waiting read gives up, so that a wait with a time-out is one
@@ -97,15 +97,6 @@ class SharedPump:
         self._patience = 0.0
         self._be_patient(self._longest)
 
-    def _be_brief(self, session: Session | None) -> None:
-        """Let a waiting read give up soon where something is to be acknowledged."""
-        if (
-            session is not None
-            and session.received != session.told
-            and self._patience != ACK_DELAY
-        ):
-            self._be_patient(ACK_DELAY)
-
     def _be_patient(self, seconds: float) -> None:
         """Let a waiting read give up after so long."""
         if DONT_WAIT and seconds != self._patience:
@@ -119,8 +110,7 @@ class SharedPump:
         self,
         timeout: float | None,
         seen: int,
-        look: Callable[..., Any] = _look_away,
-        *wanted: object,
+        look: Callable[[], Any] = _look_away,
     ) -> Any:
         """Wait for something new and read it, or let another thread do that.
 
@@ -128,32 +118,118 @@ class SharedPump:
             timeout: Seconds to wait at most; ``None`` for as long as it takes.
             seen: ``news`` from before the caller looked for what it wants.
             look: Looks again under the lock, where this thread has read.
-            wanted: Passed to ``look``.
 
         Returns:
             What ``look`` found.
         """
-        if self._pumping.acquire(False):
-            return self._pump(timeout, seen, look, wanted)
+        try:
+            if not (self._pumping.acquire(False) or self._is_left(timeout, seen)):
+                return None
+            if self.news != seen or not self._fetch(timeout):
+                return None
+            self.news += 1
+            # ``StateLock.run`` in place (bench/ping_pong.py).
+            lock = self._lock
+            try:
+                lock.take()
+                if lock.is_busy:  # from a signal handler
+                    lock.postponed.append((self._read, ()))
+                    return None
+                lock.is_busy = True
+                try:
+                    self._read()
+                    return look()
+                finally:
+                    lock.is_busy = False
+                    if lock.postponed:
+                        lock.catch_up()
+            finally:
+                try:  # noqa: SIM105  # a call is dear
+                    lock.give()
+                except RuntimeError:  # it was not taken
+                    pass
+        finally:
+            try:
+                self._pumping.release()
+            except RuntimeError:  # it was not taken
+                pass
+            else:
+                if self._waiting:
+                    self.announce()
+
+    def _fetch(self, timeout: float | None) -> bool:
+        """Wait for something new; false if there is nothing to look at."""
+        link, received = self._link, self._received
+        if link.is_dropped and not self._come_back(timeout):
+            return False
+        if received or link.is_torn:
+            return True  # an interrupt struck before it was looked at
+        if (
+            (timeout is not None and timeout < self._patience)
+            or not DONT_WAIT
+            or self._bell is not None
+            or link.outbox.size
+            or link.is_dropped
+            or (link.secure is not None and link.secure.pending)
+        ):
+            is_there = self._wait(timeout)
+            if is_there and self._bell is not None:
+                self._hear_bell()
+            return is_there
+        session, room = link.connection.session, link.connection.room
+        if (
+            session is not None
+            and session.received != session.told
+            and self._patience != ACK_DELAY
+        ):
+            self._be_patient(ACK_DELAY)  # then it is to be acknowledged
+        try:
+            # Waits and reads in one system call, and for Python in one step, too: no
+            # KeyboardInterrupt comes between reading and keeping.
+            if room is None:
+                received.extend(map(link.sock.recv, _SIZES))
+            else:
+                received.extend(map(link.sock.recv_into, (room,)))
+        except BlockingIOError:
+            self._lock.run(self._tick, self._patience)
+            self._be_patient(self._longest)
+            return False  # the patience is over; the caller looks at the time
+        except OSError as error:
+            self._lock.run(link.lose, error)
+        return True
+
+    def _is_left(self, timeout: float | None, seen: int) -> bool:
+        """Wait for news while another thread pumps; whether it has stopped meanwhile,
+        so that this one pumps."""
         with self._changed:
             self._waiting += 1
         try:
             # From here on whoever lets the pump go tells us, so look once more.
             if self._pumping.acquire(False):
-                return self._pump(timeout, seen, look, wanted)
+                return True
             with self._changed:
                 self._changed.wait_for(lambda: self.news != seen, timeout)
-            return None
+            return False
         finally:
             with self._changed:
                 self._waiting -= 1
 
     def try_pump(self, timeout: float) -> bool:
         """Wait for something new and read it; false if another thread does that."""
-        if not self._pumping.acquire(False):
-            return False
-        self._pump(timeout, self.news, _look_away, ())
-        return True
+        # As ``pump`` begins and ends: where a function begins an interrupt may strike.
+        try:
+            if not self._pumping.acquire(False):
+                return False
+            self.pump(timeout, self.news)
+            return True
+        finally:
+            try:
+                self._pumping.release()
+            except RuntimeError:  # it was not taken
+                pass
+            else:
+                if self._waiting:
+                    self.announce()
 
     def hear_out(self) -> bool:
         """Read what had come before a write failed; under the lock.
@@ -179,65 +255,6 @@ class SharedPump:
                 self._changed.wait_for(lambda: self.news != seen, timeout)
             finally:
                 self._waiting -= 1
-
-    def _pump(
-        self,
-        timeout: float | None,
-        seen: int,
-        look: Callable[..., Any],
-        wanted: tuple[object, ...],
-    ) -> Any:
-        link = self._link
-        try:
-            if self.news != seen:
-                return None
-            if link.is_dropped and not self._come_back(timeout):
-                return None
-            if self._received:
-                pass  # an interrupt struck before it was looked at
-            elif (
-                (timeout is None or timeout >= self._patience)
-                and DONT_WAIT
-                and self._bell is None
-                and not (link.outbox.size or link.is_dropped or link.is_encrypting)
-            ):
-                self._be_brief(link.connection.session)
-                room = link.connection.room
-                try:
-                    # Waits and reads in one system call, and for Python in one step,
-                    # too: no KeyboardInterrupt comes between reading and keeping.
-                    if room is None:
-                        self._received.extend(map(link.sock.recv, _SIZES))
-                    else:
-                        self._received.extend(map(link.sock.recv_into, (room,)))
-                except BlockingIOError:
-                    self._lock.run(self._tick, self._patience)
-                    self._be_patient(self._longest)
-                    return None  # the patience is over; the caller looks at the time
-                except OSError as error:
-                    self._lock.run(link.lose, error)
-            elif not self._wait(timeout):
-                return None
-            if self._bell is not None:
-                self._hear_bell()
-            self.news += 1
-            # ``StateLock.run`` in place (bench/ping_pong.py).
-            lock = self._lock
-            with lock.reading:
-                if lock.is_busy:  # from a signal handler
-                    lock.postponed.append((self._read, (_look_away, ())))
-                    return None
-                lock.is_busy = True
-                try:
-                    return self._read(look, wanted)
-                finally:
-                    lock.is_busy = False
-                    if lock.postponed:
-                        lock.catch_up()
-        finally:
-            self._pumping.release()
-            if self._waiting:
-                self.announce()
 
     def _wait(self, timeout: float | None) -> bool:
         """Wait for the socket, as long as nothing else has to be done."""
@@ -312,20 +329,30 @@ class SharedPump:
         self._lock.run(keeper.work, time.monotonic())
         return keeper.trying is None and link.connection.is_open
 
-    def _read(self, look: Callable[..., Any], wanted: tuple[object, ...]) -> Any:
-        link = self._link
+    def _read(self) -> None:
+        """Take in what was read, or read it; under the lock."""
+        link, received = self._link, self._received
         self._quiet_since = 0.0
-        if self._received:
-            link.take(self._received.pop())
-            if link.secure is not None and link.secure.has_plaintext:
-                link.read()
-        else:
+        if link.is_torn and not link.mend():
+            received.clear()  # something before it is missing
+        elif not received:
             if link.wants_writing:
                 link.flush()
             link.read()
+        else:
+            link.is_torn = True  # until all of it is in the inbox
+            data, connection = received.pop(), link.connection
+            if data:  # ``Link.take`` in place
+                link.inbox += connection.feed(data, clock())
+                if connection.needs_attention:
+                    link.heed()
+            else:
+                link.take(data)
+            link.is_torn = False
+            if link.secure is not None and link.secure.has_plaintext:
+                link.read()
         if not link.connection.is_open:
             link.settle()
-        return look(*wanted)
 
     def listen_for_bell(self) -> None:
         """From now on ``ring`` ends the wait of the thread that reads, too.

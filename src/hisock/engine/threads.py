@@ -39,8 +39,21 @@ class StateLock:
     that calls the library on the thread which holds the lock already must not see
     half-changed state: ``run`` puts its work off until the lock is free.
 
+    Where ``with`` is dear, for it takes twice as long as the lock (bench/ping_pong.py,
+    bench/single_send.py), it is taken in the block that gives it back::
+
+        try:
+            lock.take()  # nothing can interrupt between ``try`` and the end of this
+            ...
+        finally:
+            try:
+                lock.give()
+            except RuntimeError:  # it was not taken: Ctrl-C ended the wait for it
+                pass
+
     Attributes:
         reading: The lock itself, for look-ups that change nothing.
+        take, give: Its two halves.
         is_busy: Whether somebody is changing something; told under ``reading``, it is
             this thread, further out.
         postponed: What a signal handler or finalizer wanted meanwhile.
@@ -49,12 +62,18 @@ class StateLock:
             to come before that; ``None`` most of the time.
     """
 
-    __slots__ = ("changes", "is_busy", "postponed", "reading", "settle")
+    __slots__ = (
+        "changes",
+        "give",
+        "is_busy",
+        "postponed",
+        "reading",
+        "settle",
+        "take",
+    )
 
     def __init__(self) -> None:
-        # A C lock in a ``with`` of its own: a KeyboardInterrupt cannot come between
-        # taking it and the block that gives it back.
-        self.reading = threading.RLock()
+        self._make()
         self.is_busy = False
         self.changes = 0
         self.settle: Callable[[], None] | None = None
@@ -99,10 +118,17 @@ class StateLock:
         if self.settle is not None:
             self.settle()
 
+    def _make(self) -> None:
+        # A C lock in a ``with`` of its own: a KeyboardInterrupt cannot come between
+        # taking it and the block that gives it back.
+        self.reading = threading.RLock()
+        self.take = self.reading.acquire
+        self.give = self.reading.release
+
     def disown(self) -> None:
         """Be free in a child that was just forked: another thread may have held it,
         which the child does not have."""
-        self.reading = threading.RLock()
+        self._make()
         self.is_busy = False
         self.settle = None
         self.postponed.clear()

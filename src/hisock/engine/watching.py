@@ -73,12 +73,12 @@ class WatchedRunner(Runner):
     watching: Watching
 
     def run_messages(
-        self, link: Link, messages: Messages, client: Any, *, one: bool = False
+        self, link: Link, messages: Messages, client: Any, one: bool = False
     ) -> bool:
         """As ``Runner.run_messages``."""
         before = messages.place
         try:
-            return super().run_messages(link, messages, client, one=one)
+            return super().run_messages(link, messages, client, one)
         finally:
             self.watching.handled(link, messages, before)
 

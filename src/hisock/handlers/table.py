@@ -156,7 +156,10 @@ class HandlerEntry:
         self._read: Callable[[bytes], Any] | None = None
         if offered[-1:] == ("message",):
             cast = cast_for(signature.hint)
-            self.call = _bind(function, signature, offered, cast and cast.from_text)
+            # Bytes are what it gets (bench/ping_pong.py, bench/one_way.py).
+            is_as_sent = cast is None or signature.hint is bytes
+            from_text = None if is_as_sent else cast and cast.from_text
+            self.call = _bind(function, signature, offered, from_text)
             self.call_packed = _bind_packed(function, signature, offered, cast)
             self._content = Any if cast is None else cast.hint
             if (*offered[:-1], signature.takes) in (("client", 2), ("nobody", 1)):
@@ -211,9 +214,11 @@ class HandlerTable:
             command cannot be any other and whose handler is simple. Changed in place,
             so a loop may hold on to it.
         packed: Command of a compact message → its call, for simple handlers.
+        everything: The handler of ``"*"``.
         outdated: Is no longer empty once ``direct`` and ``packed`` have changed; there
             is a new one then.
         is_watched: Whether somebody sees every message, besides its own handler.
+        takes_any: Whether there is a handler of any message at all.
         on_error: What ``on_error`` registered.
     """
 
@@ -226,10 +231,12 @@ class HandlerTable:
         "_on_server",
         "_tapped",
         "direct",
+        "everything",
         "is_watched",
         "on_error",
         "outdated",
         "packed",
+        "takes_any",
     )
 
     def __init__(self, *, on_server: bool, is_async: bool = False) -> None:
@@ -240,7 +247,8 @@ class HandlerTable:
         self._by_word: dict[bytes, list[tuple[bytes, HandlerEntry]]] = {}
         self._longest = 0
         self._tapped = False
-        self.is_watched = False
+        self.is_watched = self.takes_any = False
+        self.everything: HandlerEntry | None = None
         self.direct: dict[bytes, Callable[..., Any]] = {}
         self.packed: dict[str | None, Callable[..., Any]] = {}
         self.outdated: list[bool] = []
@@ -310,11 +318,6 @@ class HandlerTable:
         if command is None or command in self._events or command == EVERYTHING:
             return None
         return self._entries.get(command)
-
-    @property
-    def everything(self) -> HandlerEntry | None:
-        """The handler of ``"*"``."""
-        return self._entries.get(EVERYTHING)
 
     def find(self, body: bytes) -> tuple[HandlerEntry, bytes] | None:
         """The longest registered command that a message begins with, and its content.
@@ -386,6 +389,8 @@ class HandlerTable:
             entries.sort(key=lambda pair: -len(pair[0]))
         self._by_word = by_word
         self._longest = max(map(len, by_word), default=0)
+        self.everything = self._entries.get(EVERYTHING)
+        self.takes_any = bool(by_word) or self.everything is not None
         self.direct.clear()
         self.packed.clear()
         self.is_watched = self._tapped or self.event("message") is not None

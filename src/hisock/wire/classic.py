@@ -145,7 +145,7 @@ class Writer:
         self._largest = largest
         self._by_client = by_client
         self._headers: dict[int, bytes] = {}
-        self._prefixes: dict[str | None, bytes] = {None: b""}
+        self._prefixes: dict[str, bytes] = {}
 
     def message(
         self, command: str | None, content: Any, ttl: int | None = None
@@ -155,12 +155,16 @@ class Writer:
         Raises:
             ReservedCommand, NotSendable, MessageTooLarge: It cannot be sent.
         """
+        if command is None:
+            text: bytes = content if type(content) is bytes else as_text(content)
+            if text[:1] == b"$":
+                check_content(text)
+            # ``framed`` in place (bench/ping_pong.py).
+            return (self._headers.get(len(text)) or self._header(len(text))) + text
         prefix = self._prefixes.get(command)
         if prefix is None:
             prefix = self._learn(command)
-        text: bytes = content if type(content) is bytes else as_text(content)
-        if command is None and text[:1] == b"$":
-            check_content(text)
+        text = content if type(content) is bytes else as_text(content)
         size = len(prefix) + len(text)
         head = self._headers.get(size)
         if head is None:
@@ -179,8 +183,7 @@ class Writer:
         """
         return (self._headers.get(len(body)) or self._header(len(body))) + body
 
-    def _learn(self, command: str | None) -> bytes:
-        assert command is not None
+    def _learn(self, command: str) -> bytes:
         prefix = prefix_of(command)
         if len(self._prefixes) < _REMEMBERED:
             self._prefixes[command] = prefix
@@ -231,8 +234,6 @@ class Decoder:
     def feed(self, data: bytes, bodies: list[bytes]) -> bytes | None:
         """Append to ``bodies`` every body that is now complete.
 
-        One pass over the read (bench/one_way.py).
-
         Returns:
             What came after a mark, which is then the last body; else ``None``.
 
@@ -240,6 +241,21 @@ class Decoder:
             RemoteProtocolError: A header is not a length, or the length is over the
                 limit. ``bodies`` has what came before it.
         """
+        header_len = self._header_len
+        largest = self.largest or sys.maxsize
+        if (
+            not self._is_cut
+            and _LENGTHS.get(data[:header_len]) == len(data) - header_len <= largest
+        ):
+            bodies.append(data[header_len:])  # a single one, as in a dialogue
+            marks = self.marks
+            return b"" if marks and _is_mark(bodies[-1], marks) else None
+        return self._feed_several(data, bodies, header_len, largest)
+
+    def _feed_several(
+        self, data: bytes, bodies: list[bytes], header_len: int, largest: int
+    ) -> bytes | None:
+        """As ``feed``; one pass over the read (bench/one_way.py)."""
         whole = data
         if self._is_cut:
             joined = self._buffer.join(data)
@@ -248,14 +264,9 @@ class Decoder:
             whole = joined
             self._is_cut = False
         marks = self.marks
-        header_len = self._header_len
         known = _LENGTHS.get
-        largest = self.largest or sys.maxsize
         append = bodies.append
         size = len(whole)
-        if known(whole[:header_len]) == size - header_len <= largest:
-            append(whole[header_len:])  # a single one, as in a dialogue
-            return b"" if marks and _is_mark(bodies[-1], marks) else None
         at = 0
         missing = 0
         while at < size:
