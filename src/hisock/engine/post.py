@@ -88,15 +88,13 @@ class Post:
     def send(self, link: Link, frame: Written) -> bool:
         """Send a frame; takes the lock. Whether something waits to be written now.
 
-        Usually this is ``StateLock.run``, ``write`` and ``Link.send`` in one piece, at
-        hardly more than a bare ``send`` (bench/single_send.py, bench/ping_pong.py).
+        Usually all of it is done in place (bench/single_send.py, bench/ping_pong.py).
         """
         lock = self._lock
         if self.gather is not None or not isinstance(frame, bytes):
             lock.run(self.write, link, frame)
             return not isinstance(frame, bytes) and link.is_behind
-        current = self.current
-        replay = link.replay
+        current, replay = self.current, link.replay
         try:
             lock.take()
             free = (
@@ -132,11 +130,9 @@ class Post:
                         link.keep(frame, sent)
                 except OSError as error:
                     link.keep_all(frame, error)
-                except BaseException:
-                    lock.changes += 1  # it is torn
-                    raise
                 finally:
                     lock.is_busy = False
+                    lock.changes += link.is_torn
                     if lock.postponed:
                         lock.catch_up()
         finally:
