@@ -140,10 +140,7 @@ class Post:
                 lock.give()
             except RuntimeError:  # it was not taken
                 pass
-        if free:
-            lock.run(self._behind, link)
-        else:
-            lock.run(self.write, link, frame)
+        lock.run(*((self._behind, link) if free else (self.write, link, frame)))
         return link.is_behind
 
     def write(self, link: Link, frame: Written) -> None:

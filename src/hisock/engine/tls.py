@@ -92,6 +92,9 @@ class SecureSocket:
             plaintext passes; what it returns ends the link.
     """
 
+    #: As of an ``UpgradedSocket``; of TLS that is not known.
+    is_quiet: Final = False
+
     def __init__(
         self,
         sock: socket.socket,
@@ -211,11 +214,6 @@ class SecureSocket:
     def pending(self) -> int:
         """Bytes of ciphertext that wait for room: watch for writing, call ``flush``."""
         return 0 if self._failure else len(self._rest) + self._outgoing.pending
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether nobody has to look after it when it was read; of TLS nobody knows."""
-        return False
 
     @property
     def has_plaintext(self) -> bool:
