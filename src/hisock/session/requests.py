@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hisock.errors import Overloaded, RemoteProtocolError
+from hisock.wire.compact import LARGE
 from hisock.wire.frames import (
     Cancel,
     Credit,
@@ -35,6 +36,13 @@ _MOST_CREDIT: Final = 2**31
 
 def _nobody_waits() -> None:
     """Nobody has to be woken."""
+
+
+def _content_of(frame: Reply | Item) -> bytes | memoryview:
+    """A copy that keeps no whole frame alive; large content all but is its frame, and
+    is not copied once more (bench/large.py)."""
+    content = frame.content
+    return bytes(content) if len(content) < LARGE else memoryview(content)
 
 
 class Asked:
@@ -71,13 +79,13 @@ class Asked:
         self.depth = depth
         self.command = command
         self.is_stream = is_stream
-        self.answers: deque[bytes] = deque()
+        self.answers: deque[bytes | memoryview] = deque()
         self.failure: Failure | Exception | None = None
         self.is_done = False
         self.wake: Callable[[], None] = _nobody_waits
         self._owed = 0
 
-    def take(self) -> tuple[bytes, Credit | None]:
+    def take(self) -> tuple[bytes | memoryview, Credit | None]:
         """The next item of a stream, and the credit that is due to its producer."""
         item = self.answers.popleft()
         self._owed += 1
@@ -234,13 +242,13 @@ class Requests:
 
     def _answer(self, asked: Asked, frame: Reply | Failure | Item | End) -> None:
         match frame:
-            case Item(_, content) if asked.is_stream:
+            case Item() if asked.is_stream:
                 if len(asked.answers) >= WINDOW:
                     raise RemoteProtocolError("a stream came without credit")
-                asked.answers.append(bytes(content))
+                asked.answers.append(_content_of(frame))
                 return
-            case Reply(_, content) if not asked.is_stream:
-                asked.answers.append(bytes(content))
+            case Reply() if not asked.is_stream:
+                asked.answers.append(_content_of(frame))
             case End() if asked.is_stream:
                 pass
             case Failure():
