@@ -230,25 +230,33 @@ class Requests:
             RemoteProtocolError: The peer sent more items than it had credit for, or an
                 answer of the wrong kind.
         """
-        if isinstance(frame, Credit | Cancel):
+        if isinstance(frame, Reply):
+            asked = self.asked.get(frame.id)
+            if asked is not None and not asked.is_stream:
+                # What most answers are (bench/calls.py).
+                asked.answers.append(_content_of(frame))
+                asked.is_done = True
+                del self.asked[frame.id]
+                asked.wake()
+                return
+        elif isinstance(frame, Credit | Cancel):
             self._steer(frame)
             return
         asked = self.asked.get(frame.id)
         if asked is None:
             self.late += 1
             return
-        self._answer(asked, frame)
+        self._take(asked, frame)
         asked.wake()
 
-    def _answer(self, asked: Asked, frame: Reply | Failure | Item | End) -> None:
+    def _take(self, asked: Asked, frame: Reply | Failure | Item | End) -> None:
+        """Take what is no reply to a call."""
         match frame:
             case Item() if asked.is_stream:
                 if len(asked.answers) >= WINDOW:
                     raise RemoteProtocolError("a stream came without credit")
                 asked.answers.append(_content_of(frame))
                 return
-            case Reply() if not asked.is_stream:
-                asked.answers.append(_content_of(frame))
             case End() if asked.is_stream:
                 pass
             case Failure():
