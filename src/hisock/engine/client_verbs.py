@@ -18,18 +18,17 @@ from hisock.engine.blocking import ClientEngine
 from hisock.engine.client_face import ClientFace, read_answer, spell_client
 from hisock.engine.delivery import Delivery, waits
 from hisock.engine.inbox import Mail
-from hisock.engine.waiting import check_timeout
+from hisock.engine.waiting import check_timeout, end_of
 from hisock.engine.watch import ClientWatch
 from hisock.errors import (
     ClientDisconnected,
     HiSockError,
-    InvalidOption,
     LocalProtocolError,
     RemoteError,
     RequestTimeout,
     WouldBlock,
 )
-from hisock.session.connection import LINGER
+from hisock.session.connection import LINGER, milliseconds
 from hisock.session.requests import Asked
 from hisock.types import ClientLike
 from hisock.wire import compact
@@ -288,15 +287,14 @@ class ClientVerbs:
         """What the server's handler returns."""
         read = reader_for(kind)
         questions = self._engine.questions
+        end = ttl = None
         if timeout is not None:
-            check_timeout(timeout)
-        if timeout is not None and not timeout > 0:
-            raise InvalidOption(f"a time is more than 0 seconds, not {timeout!r:.40}")
-        end = None if timeout is None else time.monotonic() + timeout
+            end = end_of(timeout)
+            ttl = milliseconds(end)
         await self._agree(timeout)
         questions.check_wire()
         left = None if end is None else max(0.001, end - time.monotonic())
-        asked = questions.ask(command, content, timeout=left)
+        asked = questions.ask(command, content, ttl=ttl)
         self._look()
 
         def too_late() -> RequestTimeout:
