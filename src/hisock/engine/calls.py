@@ -5,7 +5,7 @@ Knows neither sockets nor locks; what happens around a call is asked of an ``Own
 
 from __future__ import annotations
 
-__all__ = ("BLOCKED", "SERVING", "Runner", "explain_conversion")
+__all__ = ("BLOCKED", "SERVING", "Runner")
 
 import contextvars
 import time
@@ -14,13 +14,13 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from hisock.engine.failing import failure
 from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
 from hisock.engine.post import Post
 from hisock.engine.streams import Producer
 from hisock.errors import (
     CommandError,
-    ConversionError,
     MessageTooLarge,
     NotSendable,
     RemoteProtocolError,
@@ -164,7 +164,9 @@ class Runner:
                 except Exception as error:
                     self._failed_packed(link, frame, error)
             else:
-                if self._run_frame(link, frame, client):
+                if type(frame) is Request:  # bench/calls.py
+                    ran = self.run_request(link, frame, client) or ran
+                elif self._run_frame(link, frame, client):
                     ran = True
                 if link.is_busy:
                     break
@@ -254,8 +256,6 @@ class Runner:
         match frame:
             case Message():
                 return self._run_message(link, frame, client)
-            case Request():
-                return self.run_request(link, frame, client)
             case _:
                 return self._owner.control(link, frame)
 
@@ -305,7 +305,34 @@ class Runner:
         if frame.ttl is not None and self._owner.is_expired(link, frame.ttl):
             self._owner.finish(link, answering)
             return False
+        call = self._table.packed.get(frame.command)
+        if call is not None and not answering.is_stream:
+            self._answer_simply(link, frame, answering, call, client)
+            return True
         return self._answer(link, frame, answering, client)
+
+    def _answer_simply(
+        self,
+        link: Link,
+        frame: Request,
+        answering: Answering,
+        call: Callable[..., Any],
+        client: Any,
+    ) -> None:
+        """Answer a call by a simple handler, of which nobody else hears: what
+        ``_answer`` to ``_reply`` come to then, in one piece (bench/calls.py)."""
+        before = SERVING.set((link, answering.id))
+        try:
+            reply = link.writer.reply(answering.id, call(client, frame.content))
+        except Exception as error:
+            entry = self._table.get(frame.command)
+            assert entry is not None  # as there are no simple ones without
+            self._finished(link, entry, answering, None, error)
+        else:
+            if self._owner.finish(link, answering):
+                self._owner.send(link, reply)
+        finally:
+            SERVING.reset(before)
 
     def run_nested(
         self, link: Link, frame: Request, client: Any, depth: int = 0
@@ -387,14 +414,14 @@ class Runner:
             else:
                 self._fail(link, answering, error)
             return
-        if answering is None and entry.is_plain:
+        if entry.is_plain and answering is not None:
+            self._answer_here(link, entry, call, answering)
+            return
+        if entry.is_plain:
             try:
                 call()
             except Exception as raised:
                 self._owner.failed(link, entry, raised)
-            return
-        if entry.is_plain:
-            self._answer_here(link, entry, call, answering)
             return
         context = contextvars.copy_context()
         if answering is not None:
@@ -409,10 +436,9 @@ class Runner:
         link: Link,
         entry: HandlerEntry,
         call: Callable[[], Any],
-        answering: Answering | None,
+        answering: Answering,
     ) -> None:
-        """A plain function that answers a call (bench/calls.py)."""
-        assert answering is not None
+        """A plain function that answers a call."""
         before = SERVING.set((link, answering.id))
         try:
             result = call()
@@ -548,7 +574,7 @@ class Runner:
 
     def _fail(self, link: Link, answering: Answering, error: BaseException) -> None:
         if self._owner.finish(link, answering):
-            self._owner.send(link, compact.encode(_failure(answering.id, error)))
+            self._owner.send(link, compact.encode(failure(answering.id, error)))
 
     def _failed_text(self, link: Link, body: bytes, error: Exception) -> None:
         found = self._table.find(body)
@@ -572,29 +598,3 @@ def _colour(entry: HandlerEntry, client: Any) -> Any:
     if client is not None and entry.is_async:
         return client._other(AsyncClientInfo)
     return client
-
-
-def _failure(number: int, error: BaseException) -> Failure:
-    """What the caller gets to know of what a handler raised."""
-    match error:
-        case CommandError():
-            data = compact.raw(error.data)
-            code, text = _clean(error.code), _clean(error.message)
-            return Failure(number, code, text, data)
-        case ConversionError() | NotSendable() | MessageTooLarge():
-            return Failure(number, error.code, _clean(error))
-        case _:
-            return Failure(number, "handler_failed", "")
-
-
-def _clean(text: object) -> str:
-    """Text that can be written as UTF-8, whatever a handler made of it."""
-    return str(text).encode(errors="replace").decode()
-
-
-def explain_conversion(entry: HandlerEntry, error: Exception) -> Exception:
-    """Name the command and the handler in a failed conversion."""
-    if type(error) is ConversionError:
-        text = f"{entry.command!r} for {entry.signature.where}: {error}"
-        return ConversionError(text)
-    return error
