@@ -286,23 +286,30 @@ class ClientVerbs:
     ) -> Any:
         """What the server's handler returns."""
         read = reader_for(kind)
-        questions = self._engine.questions
+        engine = self._engine
+        questions = engine.questions
         end = ttl = None
         if timeout is not None:
             end = end_of(timeout)
             ttl = milliseconds(end)
-        await self._agree(timeout)
-        questions.check_wire()
-        left = None if end is None else max(0.001, end - time.monotonic())
+        watch = self._watch
+        assert watch is not None
+        if (
+            self._early
+            or not engine.link.writer.is_compact
+            or asyncio.get_running_loop() is not watch.loop
+        ):
+            await self._agree(timeout)
+            questions.check_wire()
         asked = questions.ask(command, content, ttl=ttl)
-        self._look()
+        watch.look_for_room()
 
         def too_late() -> RequestTimeout:
             return RequestTimeout(
                 f"no answer to {command!r:.80} came within {timeout} s"
             )
 
-        return await reply(questions, asked, read, left, too_late)
+        return await reply(questions, asked, read, end, too_late, watch.alarms)
 
     def stream(
         self, command: str, content: Any, timeout: float | None, kind: Any

@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from hisock.engine.alarms import Alarms
 from hisock.engine.calls import BLOCKED
 from hisock.engine.link import Link
 from hisock.session.requests import Answering
@@ -95,6 +96,8 @@ class Tasks:
         self._wake = wake
         self._own = loop is None
         self.loop = loop or asyncio.SelectorEventLoop()
+        #: For who waits in it, in its thread.
+        self.alarms = Alarms(self.loop)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watched: int | None = None
         self._spared: set[asyncio.Task[Any]] = set()

@@ -50,6 +50,7 @@ class _Watch:
     def _attach(self, engine: ServerEngine | ClientEngine) -> None:
         """Have an engine turned, and its coroutines run, by the loop."""
         engine.tasks = Tasks(engine.wake, self.loop)
+        self.alarms = engine.tasks.alarms
         engine.tasks.blocked = engine.reports.blocked
         engine.waker = self.ring
         engine.release = self.stop
@@ -110,6 +111,7 @@ class _Watch:
             self.is_over = True
             if self._timer is not None:
                 self._timer.cancel()
+            self.alarms.close()
             self.ended.set()
 
 
