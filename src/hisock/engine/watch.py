@@ -9,6 +9,7 @@ __all__ = ("ClientWatch", "ServerWatch")
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -19,6 +20,7 @@ from hisock.engine.serve import ServerEngine
 from hisock.engine.tasks import Tasks
 from hisock.engine.waiting import Waiter
 from hisock.errors import ClientDisconnected
+from hisock.session.resume import ACK_DELAY
 
 _log = logger("hisock.server")
 
@@ -38,6 +40,8 @@ class _Watch:
         self._thread = threading.get_ident()
         self._due = False
         self._timer: asyncio.TimerHandle | None = None
+        #: When that is, on the monotonic clock; without one, long ago.
+        self._timer_at = 0.0
         self.is_over = False
         #: Set once nothing more will happen.
         self.ended = asyncio.Event()
@@ -96,15 +100,24 @@ class _Watch:
 
     def _again(self, patience: float | None) -> None:
         """Turn again after that many seconds, at the latest."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if patience is None or self.is_over:
             return
         if patience <= 0:
             self._soon()
-        else:
-            self._timer = self.loop.call_later(patience, self.turn)
+            return
+        at = time.monotonic() + patience
+        if self._timer is not None:
+            # One that is too early looks again. To set it anew each time costs more
+            # than a turn now and then (bench/calls.py).
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self.loop.call_later(patience, self._timer_due)
+
+    def _timer_due(self) -> None:
+        self._timer, self._timer_at = None, 0.0
+        self.turn()
 
     def _over(self) -> None:
         if not self.is_over:
@@ -180,6 +193,7 @@ class ClientWatch(_Watch):
         self._writes = False
         #: Set once both sides know which wire is spoken.
         self.agreed = asyncio.Event()
+        self._is_agreed = False
         self.on_agreed: Callable[[], None] = _nothing
         #: In the order in which they came, which is that in which they look.
         self._waiting: dict[asyncio.Future[None], None] = {}
@@ -196,16 +210,40 @@ class ClientWatch(_Watch):
         self._watch_trying(None)
         self._follow()
 
+    def _on_readable(self) -> None:
+        """The socket has something. Usually it is an answer, and who waits for it is
+        woken by that alone: there is nothing to turn for (bench/calls.py)."""
+        engine, link = self._engine, self._engine.link
+        now = time.monotonic()
+        if (
+            self._is_agreed
+            and link.sock is self._sock
+            and link.connection.is_open
+            # Nothing is due yet, and nothing can come to be due before the timer.
+            and now < self._timer_at <= now + ACK_DELAY
+        ):
+            if engine.read_in_loop():
+                if self._waiting:
+                    self.news()
+                if link.outbox.size or link.secure or self._writes:
+                    self.look_for_room()
+                return
+            self._turn(reads=False)
+            return
+        self._turn()
+
     def turn(self) -> None:
         """One turn, that does not wait."""
+        self._turn()
+
+    def _turn(self, *, reads: bool = True) -> None:
         engine = self._engine
         if self.is_over:
             return
         with suppress(ClientDisconnected):
-            engine.turn_in_loop()
-        if not self.agreed.is_set() and (
-            engine.uplink.know_wire() or not engine.is_usable
-        ):
+            engine.turn_in_loop(reads=reads)
+        if not self._is_agreed and (engine.uplink.know_wire() or not engine.is_usable):
+            self._is_agreed = True
             self.on_agreed()
             self.agreed.set()
         self.news()
@@ -236,7 +274,7 @@ class ClientWatch(_Watch):
 
     def _watch_socket(self, sock: Any) -> None:
         try:
-            self.loop.add_reader(sock.fileno(), self.turn)
+            self.loop.add_reader(sock.fileno(), self._on_readable)
             self._fd = sock.fileno()
         except NotImplementedError:
             waiter = Waiter(sock)
@@ -287,7 +325,10 @@ class ClientWatch(_Watch):
         engine = self._engine
         if engine.outgoing.is_gathering:
             return  # ``flush`` looks, soon
-        wants = engine.link.wants_writing
+        link = engine.link
+        if not (link.outbox.size or link.secure or self._writes):
+            return  # most of the time (bench/calls.py)
+        wants = link.wants_writing
         if wants is self._writes or self.is_over:
             return
         if not self.is_here:
