@@ -165,5 +165,6 @@ class Answers(Running):
         self._engine.outgoing.send(link, frame)
 
     def resume(self, link: Link) -> None:
-        """Look at a link again: its handler has finished."""
-        self._engine.resume(link)
+        """Look at a link again, if there is a reason: its handler has finished."""
+        if link.inbox or link.is_paused or not link.connection.is_open:
+            self._engine.resume(link)
