@@ -62,6 +62,7 @@ THIRD_PARTY = {
 #: The modules that import asyncio, which costs 30 ms.
 OF_ASYNCIO = {
     "aio",
+    "engine.alarms",
     "engine.awaiting",
     "engine.client_verbs",
     "engine.tasks",

@@ -10,7 +10,7 @@ from tests.spelled import spelled
 
 from hisock.errors import Overloaded, RemoteProtocolError, SessionLost
 from hisock.session.requests import WINDOW, Answering, Asked, Requests
-from hisock.wire.compact import decode, encode
+from hisock.wire.compact import LARGE, decode, encode, pack
 from hisock.wire.frames import (
     Cancel,
     Credit,
@@ -148,7 +148,7 @@ def test_a_reply_ends_a_call(client: Requests) -> None:
 def test_an_answer_is_there_before_anybody_is_woken(client: Requests) -> None:
     """Whoever is woken finds what it was woken for."""
     call, stream = client.ask("a"), client.ask("b", is_stream=True)
-    found: list[tuple[list[bytes], bool]] = []
+    found: list[tuple[list[bytes | memoryview], bool]] = []
 
     def look() -> None:
         found.extend([([*call.answers], call.is_done)])
@@ -205,6 +205,20 @@ def test_an_answer_outlives_the_read_it_came_in(client: Requests) -> None:
         client.feed(read)
 
     assert [type(one) for one in (*call.answers, *stream.answers)] == [bytes, bytes]
+
+
+def test_a_large_answer_is_not_copied(client: Requests) -> None:
+    """It is read where it was received, whatever comes after it."""
+    call, stream = client.ask("a"), client.ask("b", is_stream=True)
+    content = pack(bytes(LARGE))
+    for kind, asked in ((3, call), (5, stream)):
+        frame = b"\x93" + bytes((kind, asked.id)) + content
+        read = decode(frame)
+        assert isinstance(read, Reply | Item)
+        client.feed(read)
+        (answer,) = asked.answers
+        assert isinstance(answer, memoryview)
+        assert bytes(answer) == content
 
 
 @pytest.mark.parametrize(

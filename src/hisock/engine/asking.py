@@ -4,21 +4,22 @@ from __future__ import annotations
 
 __all__ = (
     "Stream",
+    "begin",
     "cast_of",
     "outcome",
-    "prepare",
+    "packed",
     "raise_failure",
     "reader_for",
+    "serving_on",
 )
 
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 from hisock.engine.calls import SERVING
 from hisock.engine.link import Link
-from hisock.engine.waiting import deadline
 from hisock.errors import InvalidOption, RemoteError, RequestTimeout
 from hisock.handlers.cast import Cast, cast_for, unpack
 from hisock.session.requests import WINDOW, Asked
@@ -28,6 +29,8 @@ from hisock.wire.frames import Cancel, Credit, Failure
 
 T = TypeVar("T")
 
+#: What is packed without running any code of the program's.
+_PLAIN: Final = frozenset({bytes, str, int, float, bool, type(None)})
 
 if TYPE_CHECKING:
 
@@ -58,48 +61,47 @@ def cast_of(kind: Any) -> Cast | None:
         ) from None
 
 
-def prepare(
+def packed(content: Any) -> Any:
+    """Content for ``begin``, with all that must not be done under the lock.
+
+    Raises:
+        NotSendable: It cannot be sent.
+    """
+    return content if type(content) in _PLAIN else compact.raw_or_raise(content)
+
+
+def serving_on(link: Link) -> int | None:
+    """The open call of that peer on whose behalf this code runs."""
+    serving = SERVING.get()
+    return serving[1] if serving and serving[0] is link else None
+
+
+def begin(
     link: Link,
     command: str,
     content: Any,
-    *,
-    is_stream: bool = False,
-    timeout: float | None = None,
-) -> Callable[[], tuple[Asked, Encoded]]:
-    """Everything of a request that needs no lock.
+    is_stream: bool,
+    ttl: int | None,
+    within: int | None,
+) -> tuple[Asked, Encoded]:
+    """Begin a request, under the lock: ids have to leave in order.
 
     Returns:
-        What begins it, under the lock: ids have to leave in order. The caller sends the
-        frame.
+        It, and the frame that the caller sends.
 
     Raises:
-        NotSendable, InvalidOption: It cannot be sent. What is returned also raises
-            ReservedCommand, MessageTooLarge and Overloaded.
+        ReservedCommand, NotSendable, MessageTooLarge, Overloaded: It cannot be sent.
     """
-    ttl = None if timeout is None else deadline(timeout)
-    packed = compact.raw_or_raise(content)
-    serving = SERVING.get()
-    within = serving[1] if serving and serving[0] is link else None
-
-    def begin() -> tuple[Asked, Encoded]:
-        requests = link.connection.requests
-        assert requests is not None
-        asked = requests.ask(command, is_stream=is_stream, within=within)
-        try:
-            frame = link.writer.request(
-                asked.id,
-                command,
-                packed,
-                stream=WINDOW if is_stream else 0,
-                ttl=ttl,
-                within=within,
-            )
-        except BaseException:
-            requests.forget(asked)
-            raise
-        return asked, frame
-
-    return begin
+    requests = link.connection.requests
+    assert requests is not None
+    asked = requests.ask(command, is_stream, within)
+    stream = WINDOW if is_stream else 0
+    try:
+        frame = link.writer.request(asked.id, command, content, stream, ttl, within)
+    except BaseException:
+        requests.forget(asked)
+        raise
+    return asked, frame
 
 
 def reader_for(kind: Any) -> Callable[[Any], Any]:

@@ -14,12 +14,13 @@ __all__ = (
 )
 
 import asyncio
-import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Hashable
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
+from hisock.engine.alarms import Alarms
 from hisock.engine.asking import Stream, outcome, raise_failure, reader_for
 from hisock.engine.delivery import WhenSlow, waits, wish_of
 from hisock.engine.inquiry import GroupReplies, Inquiry, LinkAsker, late
@@ -48,27 +49,36 @@ class Asker(Protocol):
         """Send what steers a stream."""
 
 
-async def arrive(asked: list[Asked], timeout: float | None) -> None:
-    """Wait until one of them has news, at most ``timeout`` seconds."""
-    loop = asyncio.get_running_loop()
-    news: asyncio.Future[None] = loop.create_future()
-    here = threading.get_ident()
+def _waker(
+    news: asyncio.Future[None], loop: asyncio.AbstractEventLoop
+) -> Callable[[], None]:
+    """What gives a future of this thread's loop its result, from any thread."""
+    here = get_ident()
 
     def ring() -> None:
         if not news.done():
             news.set_result(None)
 
     def wake() -> None:
-        if threading.get_ident() == here:
-            ring()
+        if get_ident() == here:
+            if not news.done():  # ``ring`` in place (bench/calls.py)
+                news.set_result(None)
         elif not loop.is_closed():
             loop.call_soon_threadsafe(ring)
 
+    return wake
+
+
+async def arrive(asked: list[Asked], timeout: float | None) -> None:
+    """Wait until one of them has news, at most ``timeout`` seconds."""
+    loop = asyncio.get_running_loop()
+    news: asyncio.Future[None] = loop.create_future()
+    wake = _waker(news, loop)
     for one in asked:
         one.wake = wake
     if any(one.answers or one.is_done for one in asked):
         return
-    alarm = None if timeout is None else loop.call_later(max(0.0, timeout), ring)
+    alarm = None if timeout is None else loop.call_later(max(0.0, timeout), wake)
     try:
         await news
     finally:
@@ -80,23 +90,43 @@ async def reply(
     asker: Asker,
     asked: Asked,
     read: Callable[[Any], Any],
-    timeout: float | None,
+    end: float | None,
     too_late: Callable[[], RequestTimeout],
+    alarms: Alarms,
 ) -> Any:
     """What a call came to.
 
+    Args:
+        asker: Who asks.
+        asked: The call.
+        read: Reads the answer.
+        end: Until when to wait, on the monotonic clock.
+        too_late: What to raise then.
+        alarms: Wakes who waits in the loop of the engine.
+
     Raises:
-        RequestTimeout: No answer came in ``timeout`` seconds.
+        RequestTimeout: No answer came until then.
         RemoteError, SessionLost, ConversionError: As ``asking.outcome``.
     """
-    try:
-        await arrive([asked], timeout)
-    except BaseException:
-        asker.give_up(asked)
-        raise
+    loop = asyncio.get_running_loop()
+    news: asyncio.Future[None] = loop.create_future()
+    asked.wake = _waker(news, loop)
     if not asked.is_done:
-        asker.give_up(asked)
-        raise too_late()
+        timer = None
+        try:
+            if end is not None and loop is alarms.loop:
+                timer = alarms.set(news, end)
+            elif end is not None:  # in another thread
+                timer = loop.call_later(end - time.monotonic(), asked.wake)
+            await news
+        except BaseException:
+            asker.give_up(asked)
+            raise
+        finally:
+            alarms.clear(news, timer)
+        if not asked.is_done:
+            asker.give_up(asked)
+            raise too_late()
     return outcome(asked, read)
 
 
@@ -314,9 +344,11 @@ class ServerVerbs:
         """What one client's handler returns."""
         read = reader_for(kind)
         asked = self._inquiry.ask(link, command, content, timeout=timeout)
+        end = None if timeout is None else time.monotonic() + timeout
         asker = LinkAsker(self._engine, link)
+        alarms = self._engine.coroutines().alarms
         return await reply(
-            asker, asked, read, timeout, lambda: late(link, command, timeout)
+            asker, asked, read, end, lambda: late(link, command, timeout), alarms
         )
 
     def stream_client(

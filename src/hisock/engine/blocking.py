@@ -233,21 +233,46 @@ class ClientEngine:
         """Report handlers that hold up the program's own loop."""
         self.runner.blocked = self.reports.blocked
 
-    def turn_in_loop(self) -> None:
-        """One turn inside a callback of the loop that turns the client."""
+    def turn_in_loop(self, *, reads: bool = True) -> None:
+        """One turn inside a callback of the loop that turns the client.
+
+        Args:
+            reads: Whether to read what is there, and do what is due.
+        """
         if not self._closed:
             self._check_over()
-            self.turn.run(self._turn_in_loop)
+            self.turn.run(self._turn_in_loop, reads)
 
-    def _turn_in_loop(self) -> None:
+    def _turn_in_loop(self, reads: bool) -> None:
         try:
-            self.lock.run(self.read_now)
+            if reads:
+                self.lock.run(self.read_now)
             self._work()
         finally:
             self._rest()
 
+    def read_in_loop(self) -> bool:
+        """Read what is there; whether there is nothing to turn for."""
+        link = self.link
+        try:
+            self.lock.run(self._read)
+        finally:
+            self.pump.announce()
+        return self._knows_wire and not (
+            link.inbox
+            or link.is_dropped
+            or self._finished_handlers
+            or self.pace.is_set
+            or not link.connection.is_open
+            or self._closed
+        )
+
     def read_now(self) -> None:
-        """Read what is there, without waiting; under the lock."""
+        """Read what is there, without waiting, and do what is due; under the lock."""
+        self._read()
+        self.pump.tend(time.monotonic())
+
+    def _read(self) -> None:
         link, reads = self.link, _READS if self.is_told_once else 1
         while reads and link.wants_reading and not link.is_over and link.read():
             reads -= 1
@@ -255,7 +280,6 @@ class ClientEngine:
             self.wake()
         if not link.connection.is_open:
             link.settle()
-        self.pump.tend(time.monotonic())
 
     def patience(self) -> float | None:
         """Seconds until something is due, for the loop that turns the client."""

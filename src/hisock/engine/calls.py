@@ -5,7 +5,7 @@ Knows neither sockets nor locks; what happens around a call is asked of an ``Own
 
 from __future__ import annotations
 
-__all__ = ("BLOCKED", "SERVING", "Runner", "explain_conversion")
+__all__ = ("BLOCKED", "SERVING", "Runner")
 
 import contextvars
 import time
@@ -14,6 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from hisock.engine.failing import failure
 from hisock.engine.inbox import Mail
 from hisock.engine.link import Link
 from hisock.engine.packed_run import PackedRunner
@@ -21,7 +22,6 @@ from hisock.engine.post import Post
 from hisock.engine.streams import Producer
 from hisock.errors import (
     CommandError,
-    ConversionError,
     MessageTooLarge,
     NotSendable,
     RemoteProtocolError,
@@ -215,11 +215,11 @@ class Runner(PackedRunner):
         return False
 
     def _run_frame(self, link: Link, frame: PackedFrame, client: Any) -> bool:
+        if type(frame) is Request:  # before the longer look (bench/calls.py)
+            return self.run_request(link, frame, client)
         match frame:
             case Message():
                 return self._run_message(link, frame, client)
-            case Request():
-                return self.run_request(link, frame, client)
             case _:
                 return self._owner.control(link, frame)
 
@@ -259,27 +259,56 @@ class Runner(PackedRunner):
 
     def run_request(self, link: Link, frame: Request, client: Any) -> bool:
         """Answer a call or a stream; whether a handler ran."""
-        answering = self._owner.begin(link, frame)
+        requests = link.connection.requests
+        assert requests is not None
+        answering = requests.begin(frame.id)  # a step that needs no lock
         if answering is None:
             self._refuse(link, frame.id, "too many calls are open")
             return False
-        if answering.is_over:  # cancelled before its turn
+        if answering.is_over or (  # cancelled, or too late, before its turn
+            frame.ttl is not None and self._owner.is_expired(link, frame.ttl)
+        ):
             self._owner.finish(link, answering)
             return False
-        if frame.ttl is not None and self._owner.is_expired(link, frame.ttl):
-            self._owner.finish(link, answering)
-            return False
+        call = self._table.packed.get(frame.command)
+        if call is not None and not answering.is_stream:
+            self._answer_simply(link, frame, answering, call, client)
+            return True
         return self._answer(link, frame, answering, client)
+
+    def _answer_simply(
+        self,
+        link: Link,
+        frame: Request,
+        answering: Answering,
+        call: Callable[..., Any],
+        client: Any,
+    ) -> None:
+        """Answer a call by a simple handler, of which nobody else hears: what
+        ``_answer`` to ``_reply`` come to then, in one piece (bench/calls.py)."""
+        before = SERVING.set((link, answering.id))
+        try:
+            reply = link.writer.reply(answering.id, call(client, frame.content))
+        except Exception as error:
+            entry = self._table.get(frame.command)
+            assert entry is not None  # as there are no simple ones without
+            self._finished(link, entry, answering, None, error)
+        else:
+            if self._owner.finish(link, answering):
+                self._owner.send(link, reply)
+        finally:
+            SERVING.reset(before)
 
     def run_nested(
         self, link: Link, frame: Request, client: Any, depth: int = 0
     ) -> None:
         """Answer a call that is made on behalf of one of ours, out of order."""
-        answering = self._owner.begin(link, frame)
         requests = link.connection.requests
-        if answering is None or requests is None:
-            self.run_request(link, frame, client)  # which refuses it
-        elif depth <= DEEPEST and not requests.nests_too_much(answering):
+        assert requests is not None
+        answering = requests.begin(frame.id)
+        if answering is None or (  # which it refuses
+            depth <= DEEPEST and not requests.nests_too_much(answering)
+        ):
             self.run_request(link, frame, client)
         else:
             self._owner.finish(link, answering)
@@ -351,14 +380,14 @@ class Runner(PackedRunner):
             else:
                 self._fail(link, answering, error)
             return
-        if answering is None and entry.is_plain:
+        if entry.is_plain and answering is not None:
+            self._answer_here(link, entry, call, answering)
+            return
+        if entry.is_plain:
             try:
                 call()
             except Exception as raised:
                 self._owner.failed(link, entry, raised)
-            return
-        if entry.is_plain:
-            self._answer_here(link, entry, call, answering)
             return
         context = contextvars.copy_context()
         if answering is not None:
@@ -373,10 +402,9 @@ class Runner(PackedRunner):
         link: Link,
         entry: HandlerEntry,
         call: Callable[[], Any],
-        answering: Answering | None,
+        answering: Answering,
     ) -> None:
-        """A plain function that answers a call (bench/calls.py)."""
-        assert answering is not None
+        """A plain function that answers a call."""
         before = SERVING.set((link, answering.id))
         try:
             result = call()
@@ -410,7 +438,7 @@ class Runner(PackedRunner):
                 self._owner.produce(self._producer(link, entry, answering, result))
             case _:
                 assert answering is not None
-                fail = partial(self._stream_failed, link, entry, answering)
+                fail = partial(self._finished, link, entry, answering, None)
                 self._owner.produce_async(link, answering, result, context, fail)
 
     def _start_threaded(
@@ -428,7 +456,7 @@ class Runner(PackedRunner):
 
             def over(_: Any, error: BaseException | None) -> None:
                 if isinstance(error, Exception):
-                    self._stream_failed(link, entry, answering, error)
+                    self._finished(link, entry, answering, None, error)
 
             self._owner.work(link, produce, over)
             return
@@ -450,7 +478,7 @@ class Runner(PackedRunner):
     def _producer(
         self, link: Link, entry: HandlerEntry, answering: Answering, items: Any
     ) -> Producer:
-        fail = partial(self._stream_failed, link, entry, answering)
+        fail = partial(self._finished, link, entry, answering, None)
         return Producer(link, answering, items, self._owner.send, fail)
 
     def _done(
@@ -500,19 +528,14 @@ class Runner(PackedRunner):
         if isinstance(error, Exception):
             self._owner.failed(link, entry, error)
 
-    def _stream_failed(
-        self, link: Link, entry: HandlerEntry, answering: Answering, error: Exception
-    ) -> None:
-        self._finished(link, entry, answering, None, error)
-
     def _reply(self, link: Link, answering: Answering, result: Any) -> None:
         frame = link.writer.reply(answering.id, result)
         if self._owner.finish(link, answering):
-            self._owner.send(link, frame)
+            self._owner.reply(link, frame)
 
     def _fail(self, link: Link, answering: Answering, error: BaseException) -> None:
         if self._owner.finish(link, answering):
-            self._owner.send(link, compact.encode(_failure(answering.id, error)))
+            self._owner.send(link, compact.encode(failure(answering.id, error)))
 
     def _failed_text(self, link: Link, body: bytes, error: Exception) -> None:
         found = self._table.find(body)
@@ -527,29 +550,3 @@ def _colour(entry: HandlerEntry, client: Any) -> Any:
     if client is not None and entry.is_async:
         return client._other(AsyncClientInfo)
     return client
-
-
-def _failure(number: int, error: BaseException) -> Failure:
-    """What the caller gets to know of what a handler raised."""
-    match error:
-        case CommandError():
-            data = compact.raw(error.data)
-            code, text = _clean(error.code), _clean(error.message)
-            return Failure(number, code, text, data)
-        case ConversionError() | NotSendable() | MessageTooLarge():
-            return Failure(number, error.code, _clean(error))
-        case _:
-            return Failure(number, "handler_failed", "")
-
-
-def _clean(text: object) -> str:
-    """Text that can be written as UTF-8, whatever a handler made of it."""
-    return str(text).encode(errors="replace").decode()
-
-
-def explain_conversion(entry: HandlerEntry, error: Exception) -> Exception:
-    """Name the command and the handler in a failed conversion."""
-    if type(error) is ConversionError:
-        text = f"{entry.command!r} for {entry.signature.where}: {error}"
-        return ConversionError(text)
-    return error

@@ -18,18 +18,17 @@ from hisock.engine.blocking import ClientEngine
 from hisock.engine.client_face import ClientFace, read_answer, spell_client
 from hisock.engine.delivery import Delivery, waits
 from hisock.engine.inbox import Mail
-from hisock.engine.waiting import check_timeout
+from hisock.engine.waiting import check_timeout, end_of
 from hisock.engine.watch import ClientWatch
 from hisock.errors import (
     ClientDisconnected,
     HiSockError,
-    InvalidOption,
     LocalProtocolError,
     RemoteError,
     RequestTimeout,
     WouldBlock,
 )
-from hisock.session.connection import LINGER
+from hisock.session.connection import LINGER, milliseconds
 from hisock.session.requests import Asked
 from hisock.types import ClientLike
 from hisock.wire import compact
@@ -287,24 +286,30 @@ class ClientVerbs:
     ) -> Any:
         """What the server's handler returns."""
         read = reader_for(kind)
-        questions = self._engine.questions
+        engine = self._engine
+        questions = engine.questions
+        end = ttl = None
         if timeout is not None:
-            check_timeout(timeout)
-        if timeout is not None and not timeout > 0:
-            raise InvalidOption(f"a time is more than 0 seconds, not {timeout!r:.40}")
-        end = None if timeout is None else time.monotonic() + timeout
-        await self._agree(timeout)
-        questions.check_wire()
-        left = None if end is None else max(0.001, end - time.monotonic())
-        asked = questions.ask(command, content, timeout=left)
-        self._look()
+            end = end_of(timeout)
+            ttl = milliseconds(end)
+        watch = self._watch
+        assert watch is not None
+        if (
+            self._early
+            or not engine.link.writer.is_compact
+            or asyncio.get_running_loop() is not watch.loop
+        ):
+            await self._agree(timeout)
+            questions.check_wire()
+        asked = questions.ask(command, content, ttl=ttl)
+        watch.look_for_room()
 
         def too_late() -> RequestTimeout:
             return RequestTimeout(
                 f"no answer to {command!r:.80} came within {timeout} s"
             )
 
-        return await reply(questions, asked, read, left, too_late)
+        return await reply(questions, asked, read, end, too_late, watch.alarms)
 
     def stream(
         self, command: str, content: Any, timeout: float | None, kind: Any

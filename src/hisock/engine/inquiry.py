@@ -14,12 +14,19 @@ __all__ = (
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
-from hisock.engine.asking import Stream, outcome, prepare, reader_for
+from hisock.engine.asking import (
+    Stream,
+    begin,
+    outcome,
+    packed,
+    reader_for,
+    serving_on,
+)
 from hisock.engine.link import Link
-from hisock.engine.waiting import check_timeout
+from hisock.engine.waiting import check_timeout, deadline
 from hisock.errors import (
     HiSockError,
     LocalProtocolError,
@@ -32,7 +39,6 @@ from hisock.errors import (
 from hisock.session.requests import Asked
 from hisock.types import ClientInfo
 from hisock.wire import compact
-from hisock.wire.compact import Encoded
 from hisock.wire.frames import Cancel, Credit
 
 if TYPE_CHECKING:
@@ -133,18 +139,29 @@ class Inquiry:
                 "and no streams; use send_client()",
                 code="classic_wire",
             )
-        begin = prepare(link, command, content, is_stream=is_stream, timeout=timeout)
-        asked = self.engine.lock.run(self._ask, link, begin)
+        ttl = None if timeout is None else deadline(timeout)
+        content, within = packed(content), serving_on(link)
+        asked = self.engine.lock.run(
+            self._ask, link, command, content, is_stream, ttl, within
+        )
         if asked is None:
             raise LocalProtocolError(
                 "a signal handler cannot call while its own thread sends"
             )
         return asked  # type: ignore[no-any-return]  # of lock.run
 
-    def _ask(self, link: Link, begin: Callable[[], tuple[Asked, Encoded]]) -> Asked:
+    def _ask(
+        self,
+        link: Link,
+        command: str,
+        content: Any,
+        is_stream: bool,
+        ttl: int | None,
+        within: int | None,
+    ) -> Asked:
         if link.connection.requests is None or not link.is_open:
             raise SessionLost(f"{dict(link.info)} is no longer connected")
-        asked, frame = begin()
+        asked, frame = begin(link, command, content, is_stream, ttl, within)
         self.engine.outgoing.write_now(link, frame)
         if link.is_paused:  # from now on it is read for the answer's sake
             self.engine.pump.touch(link)

@@ -51,11 +51,11 @@ class Owner(Protocol):
     def send(self, link: Link, frame: Written) -> None:
         """Send frames to the peer."""
 
+    def reply(self, link: Link, frame: Written) -> None:
+        """As ``send``, for the answer to a call."""
+
     def finish(self, link: Link, answering: Answering) -> bool:
         """The last word on a request is about to leave; whether it is wanted."""
-
-    def begin(self, link: Link, request: Request) -> Answering | None:
-        """Take a request; ``None`` if there are too many."""
 
     def is_expired(self, link: Link, ttl: int) -> bool:
         """Whether a message is no longer wanted, which is then counted."""

@@ -7,7 +7,7 @@ __all__ = ("Reports",)
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hisock.engine.calls import explain_conversion
+from hisock.engine.failing import explain_conversion
 from hisock.engine.inbox import Mail
 from hisock.engine.repeats import Repeats
 from hisock.errors import (

@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from hisock.engine.alarms import Alarms
 from hisock.engine.calls import BLOCKED
 from hisock.engine.link import Link
 from hisock.session.requests import Answering
@@ -95,11 +96,16 @@ class Tasks:
         self._wake = wake
         self._own = loop is None
         self.loop = loop or asyncio.SelectorEventLoop()
+        #: For who waits in it, in its thread.
+        self.alarms = Alarms(self.loop)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watched: int | None = None
         self._spared: set[asyncio.Task[Any]] = set()
         #: Told of a coroutine that held up the loop, and for how many seconds.
         self.blocked: Callable[[str, float], None] = _nobody_cares
+        #: Does what a coroutine that has ended leaves to do, and turns the engine for
+        #: that, where the program's own loop does; else ``wake`` has it turned soon.
+        self.finish: Callable[[Callable[[], None]], None] | None = None
 
     def spawn(
         self,
@@ -137,11 +143,15 @@ class Tasks:
     def _ended(self, done: Done, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            done(None, asyncio.CancelledError())
+            call = partial(done, None, asyncio.CancelledError())
         elif (error := task.exception()) is not None:
-            done(None, error)
+            call = partial(done, None, error)
         else:
-            done(task.result(), None)
+            call = partial(done, task.result(), None)
+        if self.finish is not None:
+            self.finish(call)
+            return
+        call()
         self._wake()
         if self._own:
             self.loop.stop()

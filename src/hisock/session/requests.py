@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hisock.errors import Overloaded, RemoteProtocolError
+from hisock.wire.compact import LARGE
 from hisock.wire.frames import (
     Cancel,
     Credit,
@@ -35,6 +36,13 @@ _MOST_CREDIT: Final = 2**31
 
 def _nobody_waits() -> None:
     """Nobody has to be woken."""
+
+
+def _content_of(frame: Reply | Item) -> bytes | memoryview:
+    """A copy that keeps no whole frame alive; large content all but is its frame, and
+    is not copied once more (bench/large.py)."""
+    content = frame.content
+    return bytes(content) if len(content) < LARGE else memoryview(content)
 
 
 class Asked:
@@ -64,20 +72,18 @@ class Asked:
         "wake",
     )
 
-    def __init__(
-        self, number: int, command: str, *, is_stream: bool, depth: int = 0
-    ) -> None:
+    def __init__(self, number: int, command: str, is_stream: bool) -> None:
         self.id = number
-        self.depth = depth
+        self.depth = 0
         self.command = command
         self.is_stream = is_stream
-        self.answers: deque[bytes] = deque()
+        self.answers: deque[bytes | memoryview] = deque()
         self.failure: Failure | Exception | None = None
         self.is_done = False
         self.wake: Callable[[], None] = _nobody_waits
         self._owed = 0
 
-    def take(self) -> tuple[bytes, Credit | None]:
+    def take(self) -> tuple[bytes | memoryview, Credit | None]:
         """The next item of a stream, and the credit that is due to its producer."""
         item = self.answers.popleft()
         self._owed += 1
@@ -149,7 +155,7 @@ class Requests:
         self.late = 0
 
     def ask(
-        self, command: str, *, is_stream: bool = False, within: int | None = None
+        self, command: str, is_stream: bool = False, within: int | None = None
     ) -> Asked:
         """Begin a call or stream.
 
@@ -165,11 +171,12 @@ class Requests:
             raise Overloaded(
                 f"{len(self.asked)} calls and streams wait for an answer already"
             )
-        behind = None if within is None else self.answering.get(within)
-        depth = 0 if behind is None else behind.depth
-        asked = Asked(self._next, command, is_stream=is_stream, depth=depth)
-        self._next += 2
-        self.asked[asked.id] = asked
+        number = self._next
+        asked = Asked(number, command, is_stream)
+        if within is not None and (behind := self.answering.get(within)) is not None:
+            asked.depth = behind.depth
+        self._next = number + 2
+        self.asked[number] = asked
         return asked
 
     def forget(self, asked: Asked) -> bool:
@@ -222,25 +229,33 @@ class Requests:
             RemoteProtocolError: The peer sent more items than it had credit for, or an
                 answer of the wrong kind.
         """
-        if isinstance(frame, Credit | Cancel):
+        if isinstance(frame, Reply):
+            asked = self.asked.get(frame.id)
+            if asked is not None and not asked.is_stream:
+                # What most answers are (bench/calls.py).
+                asked.answers.append(_content_of(frame))
+                asked.is_done = True
+                del self.asked[frame.id]
+                asked.wake()
+                return
+        elif isinstance(frame, Credit | Cancel):
             self._steer(frame)
             return
         asked = self.asked.get(frame.id)
         if asked is None:
             self.late += 1
             return
-        self._answer(asked, frame)
+        self._take(asked, frame)
         asked.wake()
 
-    def _answer(self, asked: Asked, frame: Reply | Failure | Item | End) -> None:
+    def _take(self, asked: Asked, frame: Reply | Failure | Item | End) -> None:
+        """Take what is no reply to a call."""
         match frame:
-            case Item(_, content) if asked.is_stream:
+            case Item() if asked.is_stream:
                 if len(asked.answers) >= WINDOW:
                     raise RemoteProtocolError("a stream came without credit")
-                asked.answers.append(bytes(content))
+                asked.answers.append(_content_of(frame))
                 return
-            case Reply(_, content) if not asked.is_stream:
-                asked.answers.append(bytes(content))
             case End() if asked.is_stream:
                 pass
             case Failure():
