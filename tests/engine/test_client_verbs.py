@@ -324,6 +324,46 @@ def test_a_call_that_is_given_up_is_cancelled(how: str) -> None:
     run(scene)
 
 
+def test_calls_time_out_each_in_its_own_time() -> None:
+    """Whatever others wait for: longer or as long, before it and after."""
+
+    async def scene() -> None:
+        async with called() as (client, server):
+            await agree(client, server)
+            patient = asyncio.ensure_future(client.call("add", timeout=60))
+            hasty = [
+                asyncio.ensure_future(client.call("add", timeout=timeout))
+                for timeout in (0.05, 0.1, 0.05)
+            ]
+            for call, timeout in zip(hasty, (0.05, 0.1, 0.05), strict=True):
+                with pytest.raises(RequestTimeout, match=f"within {timeout} s"):
+                    await call
+            number = (await off(server.next))[1]
+            server.put([REPLY, number, 3])
+            assert await patient == 3
+            with pytest.raises(RequestTimeout):
+                await client.call("add", timeout=0.05)
+
+    run(scene)
+
+
+def test_a_call_from_a_loop_of_another_thread() -> None:
+    """Is answered, or times out, in that loop."""
+
+    async def scene() -> None:
+        async with called() as (client, server):
+            await agree(client, server)
+            calling = asyncio.ensure_future(
+                off(lambda: asyncio.run(client.call("add", timeout=PATIENCE)))
+            )
+            server.put([REPLY, (await off(server.next))[1], 3])
+            assert await calling == 3
+            with pytest.raises(RequestTimeout):
+                await off(lambda: asyncio.run(client.call("add", timeout=0.02)))
+
+    run(scene)
+
+
 def test_a_call_that_fails() -> None:
     """With what the other side said."""
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import threading
 from typing import Any
 
 import pytest
 
-from hisock import CommandError, Limits, RemoteError, RequestTimeout
+from hisock import (
+    CommandError,
+    Limits,
+    RemoteError,
+    RequestTimeout,
+    connect,
+    start_threaded_server,
+)
 from hisock.errors import (
     ClientDisconnected,
+    NotSendable,
     Overloaded,
     Refused,
     SessionLost,
@@ -30,7 +40,14 @@ from .packed import (
     Packed,
     welcomed,
 )
-from .test_blocking import Task, eventually, updated
+from .test_blocking import (
+    HOST,
+    PATIENCE,
+    Task,
+    eventually,
+    interrupt_at,
+    updated,
+)
 
 ANN = {"ip": ["127.0.0.1", 5000], "name": "ann", "group": None}
 
@@ -125,6 +142,74 @@ def test_a_failure_is_the_callers_error(failure: list[Any], shown: str) -> None:
 
     assert (str(caught.value), caught.value.code) == (shown, failure[0])
     assert caught.value.data == (failure[2] if len(failure) > 2 else None)
+
+
+@pytest.mark.parametrize("content", [2**70, "\ud800", object(), [object()]])
+def test_what_cannot_be_sent_leaves_no_call_open(content: Any) -> None:
+    """Nothing was sent, and the next call is answered."""
+    with welcomed() as (client, server):
+        with pytest.raises(NotSendable):
+            client.call("add", content)
+        assert server.is_quiet()
+        requests = client._engine.link.connection.requests
+        assert requests is not None
+        assert not requests.asked
+        calling = Task(lambda: client.call("add", 1))
+        answer(server, 2)
+        assert calling.result() == 2
+
+
+def test_calls_for_which_there_is_no_room() -> None:
+    """What the system takes a part of arrives whole, once, and in order."""
+    go_on, content = threading.Event(), bytes(100_000)
+    with start_threaded_server((HOST, 0)) as server:
+        got: list[int] = []
+
+        @server.on("size")
+        def size(who: Any, message: bytes) -> int:
+            got.append(len(message))
+            assert go_on.wait(PATIENCE)
+            return len(message)
+
+        with connect(server.addr) as client:
+            calls = [
+                Task(lambda n=n: client.call("size", content[n:]))  # type: ignore[misc]  # a default
+                for n in range(100)
+            ]
+            link = client._engine.link
+            eventually(lambda: link.outbox.size, "there is no room")
+            go_on.set()
+            sizes = [call.result() for call in calls]
+        assert server.stats()["resumed"] == 0
+
+    assert sizes == [100_000 - n for n in range(100)]
+    assert sorted(got) == sorted(sizes)
+
+
+def test_an_interrupt_anywhere_in_a_call_leaves_the_client_usable() -> None:
+    """Ctrl-C at any place: the next call is answered, and none is served twice."""
+    with start_threaded_server((HOST, 0)) as server:
+        got: list[int] = []
+
+        @server.on("echo")
+        def echo(who: Any, number: int) -> int:
+            got.append(number)
+            return number
+
+        with connect(server.addr) as client:
+            assert client.call("echo", -1) == -1
+            for number in itertools.count(0, 2):
+                with (
+                    interrupt_at(number // 2) as reached,
+                    contextlib.suppress(KeyboardInterrupt),
+                ):
+                    client.call("echo", number)
+                assert client.call("echo", number + 1) == number + 1, reached
+                if not reached:
+                    break
+
+    assert number > 40
+    assert got == sorted(set(got))
 
 
 @pytest.mark.parametrize("how", ["closed", "reset", "goodbye"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from hisock import aio, connect, start_threaded_server
-from hisock.errors import ClientDisconnected
+from hisock.errors import ClientDisconnected, SessionLost
 
 from .test_blocking import HOST, PATIENCE
 from .test_client_verbs import off, until
@@ -215,5 +216,83 @@ def test_nothing_to_do_costs_nothing(make_loop: Callable[[], Any]) -> None:
             began = time.process_time()
             await asyncio.sleep(0.3)
             assert time.process_time() - began < 0.1
+
+    run_in(make_loop, scene)
+
+
+def test_answers_are_acknowledged(make_loop: Callable[[], Any]) -> None:
+    """In time, though nothing is turned for them: the server keeps none for ever."""
+
+    async def scene() -> None:
+        server = await aio.start_server((HOST, 0))
+        server.on("echo")(lambda who, message: message)
+        async with server, aio.connect(server.addr, "ann", dead_after=0) as client:
+            await until(lambda: len(server))
+            link = server._members.look_up("ann")
+            for _ in range(3):
+                for number in range(20):
+                    assert await client.call("echo", number) == number
+                await until(lambda: not link.outbox.held)
+
+    run_in(make_loop, scene)
+
+
+def test_what_comes_with_an_answer_is_handled(make_loop: Callable[[], Any]) -> None:
+    """A message before it has its turn before it, and an end does not wait."""
+
+    async def scene() -> None:
+        server = await aio.start_server((HOST, 0))
+
+        @server.on("echo")
+        async def echo(who: Any, number: int) -> int:
+            who.send("note", number)
+            return number
+
+        @server.on("go")
+        async def go(who: Any) -> str:
+            server.disconnect_client(who)
+            return "too late"
+
+        async with server, aio.connect(server.addr, "ann") as client:
+            notes: list[int] = []
+            client.on("note")(notes.append)
+            for number in range(20):
+                assert await client.call("echo", number) == number
+                assert notes == [*range(number + 1)]
+            with pytest.raises(SessionLost):
+                await client.call("go")
+            with pytest.raises(ClientDisconnected):
+                await client.run_forever()
+
+    run_in(make_loop, scene)
+
+
+def test_coroutines_that_end_together(make_loop: Callable[[], Any]) -> None:
+    """All are answered, whoever asked, and what waited behind them has its turn."""
+
+    async def scene() -> None:
+        go_on = asyncio.Event()
+        began: list[int] = []
+        server = await aio.start_server((HOST, 0))
+
+        @server.on("wait", concurrency=50)
+        async def wait(who: Any, number: int) -> int:
+            began.append(number)
+            await go_on.wait()
+            return number
+
+        async with server, contextlib.AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(aio.connect(server.addr))
+                for _ in range(3)
+            ]
+            calls = [
+                asyncio.ensure_future(client.call("wait", number))
+                for client in clients
+                for number in range(60)
+            ]
+            await until(lambda: len(began) == 150)
+            go_on.set()
+            assert await asyncio.gather(*calls) == [*range(60)] * 3
 
     run_in(make_loop, scene)
