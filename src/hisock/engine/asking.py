@@ -80,7 +80,6 @@ def begin(
     link: Link,
     command: str,
     content: Any,
-    *,
     is_stream: bool,
     ttl: int | None,
     within: int | None,
@@ -95,12 +94,10 @@ def begin(
     """
     requests = link.connection.requests
     assert requests is not None
-    asked = requests.ask(command, is_stream=is_stream, within=within)
+    asked = requests.ask(command, is_stream, within)
+    stream = WINDOW if is_stream else 0
     try:
-        stream = WINDOW if is_stream else 0
-        frame = link.writer.request(
-            asked.id, command, content, stream=stream, ttl=ttl, within=within
-        )
+        frame = link.writer.request(asked.id, command, content, stream, ttl, within)
     except BaseException:
         requests.forget(asked)
         raise

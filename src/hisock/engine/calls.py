@@ -295,14 +295,15 @@ class Runner:
 
     def run_request(self, link: Link, frame: Request, client: Any) -> bool:
         """Answer a call or a stream; whether a handler ran."""
-        answering = self._owner.begin(link, frame)
+        requests = link.connection.requests
+        assert requests is not None
+        answering = requests.begin(frame.id)  # a step that needs no lock
         if answering is None:
             self._refuse(link, frame.id, "too many calls are open")
             return False
-        if answering.is_over:  # cancelled before its turn
-            self._owner.finish(link, answering)
-            return False
-        if frame.ttl is not None and self._owner.is_expired(link, frame.ttl):
+        if answering.is_over or (  # cancelled, or too late, before its turn
+            frame.ttl is not None and self._owner.is_expired(link, frame.ttl)
+        ):
             self._owner.finish(link, answering)
             return False
         call = self._table.packed.get(frame.command)
@@ -338,11 +339,12 @@ class Runner:
         self, link: Link, frame: Request, client: Any, depth: int = 0
     ) -> None:
         """Answer a call that is made on behalf of one of ours, out of order."""
-        answering = self._owner.begin(link, frame)
         requests = link.connection.requests
-        if answering is None or requests is None:
-            self.run_request(link, frame, client)  # which refuses it
-        elif depth <= DEEPEST and not requests.nests_too_much(answering):
+        assert requests is not None
+        answering = requests.begin(frame.id)
+        if answering is None or (  # which it refuses
+            depth <= DEEPEST and not requests.nests_too_much(answering)
+        ):
             self.run_request(link, frame, client)
         else:
             self._owner.finish(link, answering)
@@ -472,7 +474,7 @@ class Runner:
                 self._owner.produce(self._producer(link, entry, answering, result))
             case _:
                 assert answering is not None
-                fail = partial(self._stream_failed, link, entry, answering)
+                fail = partial(self._finished, link, entry, answering, None)
                 self._owner.produce_async(link, answering, result, context, fail)
 
     def _start_threaded(
@@ -490,7 +492,7 @@ class Runner:
 
             def over(_: Any, error: BaseException | None) -> None:
                 if isinstance(error, Exception):
-                    self._stream_failed(link, entry, answering, error)
+                    self._finished(link, entry, answering, None, error)
 
             self._owner.work(link, produce, over)
             return
@@ -512,7 +514,7 @@ class Runner:
     def _producer(
         self, link: Link, entry: HandlerEntry, answering: Answering, items: Any
     ) -> Producer:
-        fail = partial(self._stream_failed, link, entry, answering)
+        fail = partial(self._finished, link, entry, answering, None)
         return Producer(link, answering, items, self._owner.send, fail)
 
     def _done(
@@ -561,11 +563,6 @@ class Runner:
                 return  # refused on purpose: the caller's business alone
         if isinstance(error, Exception):
             self._owner.failed(link, entry, error)
-
-    def _stream_failed(
-        self, link: Link, entry: HandlerEntry, answering: Answering, error: Exception
-    ) -> None:
-        self._finished(link, entry, answering, None, error)
 
     def _reply(self, link: Link, answering: Answering, result: Any) -> None:
         frame = link.writer.reply(answering.id, result)

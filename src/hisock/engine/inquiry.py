@@ -161,9 +161,7 @@ class Inquiry:
     ) -> Asked:
         if link.connection.requests is None or not link.is_open:
             raise SessionLost(f"{dict(link.info)} is no longer connected")
-        asked, frame = begin(
-            link, command, content, is_stream=is_stream, ttl=ttl, within=within
-        )
+        asked, frame = begin(link, command, content, is_stream, ttl, within)
         self.engine.outgoing.write_now(link, frame)
         if link.is_paused:  # from now on it is read for the answer's sake
             self.engine.pump.touch(link)

@@ -54,9 +54,6 @@ class Owner(Protocol):
     def finish(self, link: Link, answering: Answering) -> bool:
         """The last word on a request is about to leave; whether it is wanted."""
 
-    def begin(self, link: Link, request: Request) -> Answering | None:
-        """Take a request; ``None`` if there are too many."""
-
     def is_expired(self, link: Link, ttl: int) -> bool:
         """Whether a message is no longer wanted, which is then counted."""
 

@@ -182,9 +182,7 @@ class Questions:
         link = self._engine.link
         if link.connection.requests is None or not link.is_open:  # it ended just now
             self._engine.raise_closed()
-        asked, frame = begin(
-            link, command, content, is_stream=is_stream, ttl=ttl, within=within
-        )
+        asked, frame = begin(link, command, content, is_stream, ttl, within)
         replay = link.replay
         if (
             replay is None

@@ -15,7 +15,6 @@ from hisock.engine.streams import Producer
 from hisock.handlers.table import HandlerEntry
 from hisock.session.requests import Answering
 from hisock.session.resume import Written
-from hisock.wire.frames import Request
 
 if TYPE_CHECKING:
     from hisock.engine.owner import Done
@@ -56,17 +55,11 @@ class Running:
         """Send frames to the peer."""
         raise NotImplementedError
 
-    def begin(self, link: Link, request: Request) -> Answering | None:
-        """Take a request; ``None`` if there are too many."""
-        requests = link.connection.requests
-        assert requests is not None
-        return requests.begin(request.id)  # steps that need no lock
-
     def finish(self, link: Link, answering: Answering) -> bool:
         """The last word on a request is about to leave; whether it is wanted."""
         requests = link.connection.requests
         assert requests is not None
-        return requests.finish(answering)  # as above
+        return requests.finish(answering)  # steps that need no lock
 
     def is_expired(self, link: Link, ttl: int) -> bool:
         """Whether a message is no longer wanted, which is then counted."""

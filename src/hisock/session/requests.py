@@ -72,11 +72,9 @@ class Asked:
         "wake",
     )
 
-    def __init__(
-        self, number: int, command: str, *, is_stream: bool, depth: int = 0
-    ) -> None:
+    def __init__(self, number: int, command: str, is_stream: bool) -> None:
         self.id = number
-        self.depth = depth
+        self.depth = 0
         self.command = command
         self.is_stream = is_stream
         self.answers: deque[bytes | memoryview] = deque()
@@ -157,7 +155,7 @@ class Requests:
         self.late = 0
 
     def ask(
-        self, command: str, *, is_stream: bool = False, within: int | None = None
+        self, command: str, is_stream: bool = False, within: int | None = None
     ) -> Asked:
         """Begin a call or stream.
 
@@ -173,11 +171,12 @@ class Requests:
             raise Overloaded(
                 f"{len(self.asked)} calls and streams wait for an answer already"
             )
-        behind = None if within is None else self.answering.get(within)
-        depth = 0 if behind is None else behind.depth
-        asked = Asked(self._next, command, is_stream=is_stream, depth=depth)
-        self._next += 2
-        self.asked[asked.id] = asked
+        number = self._next
+        asked = Asked(number, command, is_stream)
+        if within is not None and (behind := self.answering.get(within)) is not None:
+            asked.depth = behind.depth
+        self._next = number + 2
+        self.asked[number] = asked
         return asked
 
     def forget(self, asked: Asked) -> bool:

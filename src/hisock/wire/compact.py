@@ -229,7 +229,6 @@ class Writer:
         number: int,
         command: str,
         content: Any,
-        *,
         stream: int = 0,
         ttl: int | None = None,
         within: int | None = None,
