@@ -164,6 +164,22 @@ class Answers(Running):
         """Send frames to a client."""
         self._engine.outgoing.send(link, frame)
 
+    def reply(self, link: Link, frame: Written) -> None:
+        """As ``send``; that of a coroutine that has ended leaves at once, if it is the
+        only one (bench/calls.py)."""
+        engine = self._engine
+        outgoing = engine.outgoing
+        if (
+            outgoing.gather is None
+            or outgoing.current is not None
+            or link.outbox.size
+            or engine.has_finished_handlers
+            or not (link.is_open and engine.turn.is_mine)
+        ):
+            outgoing.send(link, frame)
+        else:
+            engine.lock.run(outgoing.write_now, link, frame)
+
     def resume(self, link: Link) -> None:
         """Look at a link again, if there is a reason: its handler has finished."""
         if link.inbox or link.is_paused or not link.connection.is_open:

@@ -567,7 +567,7 @@ class Runner:
     def _reply(self, link: Link, answering: Answering, result: Any) -> None:
         frame = link.writer.reply(answering.id, result)
         if self._owner.finish(link, answering):
-            self._owner.send(link, frame)
+            self._owner.reply(link, frame)
 
     def _fail(self, link: Link, answering: Answering, error: BaseException) -> None:
         if self._owner.finish(link, answering):

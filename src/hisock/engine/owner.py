@@ -51,6 +51,9 @@ class Owner(Protocol):
     def send(self, link: Link, frame: Written) -> None:
         """Send frames to the peer."""
 
+    def reply(self, link: Link, frame: Written) -> None:
+        """As ``send``, for the answer to a call."""
+
     def finish(self, link: Link, answering: Answering) -> bool:
         """The last word on a request is about to leave; whether it is wanted."""
 

@@ -55,6 +55,10 @@ class Running:
         """Send frames to the peer."""
         raise NotImplementedError
 
+    def reply(self, link: Link, frame: Written) -> None:
+        """As ``send``, for the answer to a call."""
+        self.send(link, frame)
+
     def finish(self, link: Link, answering: Answering) -> bool:
         """The last word on a request is about to leave; whether it is wanted."""
         requests = link.connection.requests

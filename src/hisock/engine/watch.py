@@ -39,7 +39,8 @@ class _Watch:
         self.loop = loop
         self._thread = threading.get_ident()
         self._due = False
-        self._flush_due = False
+        #: Whether a coroutine has ended in this round of the loop.
+        self._has_finished = False
         self._timer: asyncio.TimerHandle | None = None
         #: When that is, on the monotonic clock; without one, long ago.
         self._timer_at = 0.0
@@ -69,6 +70,8 @@ class _Watch:
 
     def ring(self) -> None:
         """Turn soon; from any thread."""
+        if self._due:
+            return  # and whatever is to be found was there before it
         if self.is_here:
             self._soon()
         else:
@@ -77,16 +80,11 @@ class _Watch:
 
     def gather(self) -> None:
         """Write what is sent meanwhile at the end of this turn of the loop."""
-        if not self.is_here:
+        if self.is_here:
+            self.loop.call_soon(self.flush)
+        else:
             with suppress(RuntimeError):  # the loop is closed
                 self.loop.call_soon_threadsafe(self.flush)
-        elif not self._flush_due:
-            self._flush_due = True
-            self.loop.call_soon(self._flush_now)
-
-    def _flush_now(self) -> None:
-        self._flush_due = False
-        self.flush()
 
     def flush(self) -> None:
         """Write what was gathered."""
@@ -101,17 +99,21 @@ class _Watch:
         """Do what a coroutine leaves to do, and turn for that now and not in the next
         round of the loop (bench/calls.py).
 
-        If more than one ends in this round, the others have one turn, in the next: the
-        answer to the first is the sign, for it has the loop flush.
+        If more than one ends in this round, the others have one turn, in the next.
         """
-        if self._due or self._flush_due or self.is_over:
+        if self._due or self._has_finished or self.is_over:
             call()
             return
+        self._has_finished = True
+        self.loop.call_soon(self._next_round)
         self._due = True  # so that ``call`` has it not turned once more
         try:
             call()
         finally:
             self._turn_due()
+
+    def _next_round(self) -> None:
+        self._has_finished = False
 
     def _turn_due(self) -> None:
         self._due = False
