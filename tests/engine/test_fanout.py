@@ -48,9 +48,9 @@ class Crowd(Scene):
             frames = {"ours": frame(body)}
             self.lock.share(self.post.fan_out, self.fan, frames)
 
-    def batch(self, *handlers: Callable[[], object]) -> None:
-        """Run handlers as an engine does for messages of which more waits."""
-        messages = Messages([b"message"] * (len(handlers) + 1))
+    def batch(self, *handlers: Callable[[], object], more: int = 1) -> None:
+        """Run handlers as an engine does for messages of which more wait."""
+        messages = Messages([b"message"] * (len(handlers) + more))
         self.post.current = messages
         self.post.note_time()
 
@@ -157,20 +157,20 @@ def test_after_a_change_all_are_looked_at_again(crowd: Crowd) -> None:
     assert crowd.numbers == [0] + [1] * (_MANY - 1)
 
 
-def test_a_batch_leaves_in_one_piece(crowd: Crowd) -> None:
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_batch_leaves_in_one_piece(crowd: Crowd, more: int) -> None:
     """What handlers of one batch send to many is collected, and numbered when it
-    leaves."""
+    leaves: with what the last of them sends, or behind it."""
     seen: list[Any] = []
 
     def say(body: bytes) -> Callable[[], None]:
         def handler() -> None:
-            crowd.say(body)
             seen.append([_has_got(crowd.others[0]), crowd.numbers[0]])
-            assert crowd.lock.settle is not None
+            crowd.say(body)
 
         return handler
 
-    crowd.batch(say(b"one"), say(b"two"), say(b"three"))
+    crowd.batch(say(b"one"), say(b"two"), say(b"three"), more=more)
 
     assert seen == [[b"", 0]] * 3
     whole = b"".join(frame(body) for body in (b"one", b"two", b"three"))

@@ -170,17 +170,17 @@ class Post:
         if (
             fan.changes != lock.changes
             or fan.room < size
-            or (lock.settle is not None and not (waits and fan is self._fan))
+            or (lock.settle is not None and fan is not self._fan)
         ):
             lock.note_change()
             self.write_many(fan.links, frames)
-        elif waits:
+        elif waits or lock.settle is not None:
             self._fan, lock.settle = fan, self._settle
             self.unsent[fan] = None
             fan.collect(frames)
-            if fan.size >= FLUSH_SIZE:
+            if fan.size >= FLUSH_SIZE or not waits:
                 self._flush_fan(fan)
-            self._collect_many(fan.others, frames)
+            self.write_many(fan.others, frames)
         else:
             try:
                 fan.write(frames, behind)
