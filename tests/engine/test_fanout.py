@@ -176,6 +176,7 @@ def test_a_batch_leaves_in_one_piece(crowd: Crowd, more: int) -> None:
     whole = b"".join(frame(body) for body in (b"one", b"two", b"three"))
     assert [_has_got(other) for other in crowd.others] == [whole] * _MANY
     assert crowd.numbers == [3] * _MANY
+    assert all(link.outbox.frames is None for link in crowd.links)
     assert [len(x.replay.blocks or ()) for x in crowd.links if x.replay] == [1] * _MANY
     assert not crowd.post.unsent
     assert crowd.lock.settle is None

@@ -221,7 +221,8 @@ class UpgradedSocket:
         while not self._came:
             if self._is_broken:
                 raise _interrupted()
-            if not (self._eof or self._taken or self._owes_error):
+            failed = self.websocket.error is not None and not self._has_failed
+            if not (self._eof or self._taken or failed):
                 # One step for Python: no KeyboardInterrupt comes between reading, which
                 # may wait, and keeping.
                 self._taken.extend(map(self._sock.recv, (_READ,), (flags,)))
@@ -251,21 +252,22 @@ class UpgradedSocket:
             return False
         data = self._taken.pop()
         with self._lock:
-            waiting = self.pending
-            self.websocket.largest = self._largest()
+            websocket = self.websocket
+            waiting = self.pending if self._rest or self._secure is not None else 0
+            websocket.largest = self._largest()
             if data:
-                self._came = self.websocket.feed(data)
+                self._came = websocket.feed(data)
             else:
                 self._eof = True
-                self.websocket.feed_eof()
+                websocket.feed_eof()
             if self._is_idle:  # usually (bench/websocket_fan_out.py)
                 self._answers = 0
             else:
                 self._write_quietly()
-                if self.websocket.is_open:
+                if websocket.is_open:
                     self._count_answers(waiting)
-        if isinstance(self.websocket, ClientSide) and self.websocket.refusal:
-            raise NotUpgraded(self.websocket.refusal)
+        if isinstance(websocket, ClientSide) and websocket.refusal:
+            raise NotUpgraded(websocket.refusal)
         return bool(self._came)
 
     def _count_answers(self, waiting: int) -> None:

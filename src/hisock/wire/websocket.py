@@ -199,7 +199,7 @@ class WebSocket:
 
     def feed(self, data: bytes) -> bytes:
         """What was read, as it would be on the compact wire."""
-        if self.is_answered or self.is_over:
+        if self.is_over or (not self.is_open and self.is_answered):
             return b""
         if not self.is_open:
             data = self._feed_head(data)
