@@ -1,7 +1,8 @@
 """64 bytes to 200 clients on WebSocket, one broadcast at a time and 32 in flight.
 
 One at a time, the baseline is a bare loop of ``send``: what the kernel takes. In flight
-it is ``websockets``. The clients are the same raw sockets for all.
+it is ``websockets``. The clients are the same raw sockets for all; those of hisock also
+acknowledge, as what can be resumed has to, or have no session, as those of the others.
 """
 
 from __future__ import annotations
@@ -35,10 +36,19 @@ def bare_server(pipe: Connection, amount: int) -> None:
                 sock.send(frame)
 
 
-def _subject(name: str, window: int, goal: float | None = None) -> Subject:
+def _subject(
+    name: str, window: int, goal: float | None = None, *, has_sessions: bool = True
+) -> Subject:
     library = LIBRARIES[name]
-    client = partial(count, mouth=library.mouths["go"], clients=_CLIENTS, window=window)
-    return Subject(name, Pair(library.run, client), goal, library.needs)
+    client = partial(
+        count,
+        mouth=library.mouths["go"],
+        clients=_CLIENTS,
+        window=window,
+        has_sessions=has_sessions,
+    )
+    label = name if has_sessions else f"{name}, no sessions"
+    return Subject(label, Pair(library.run, client), goal, library.needs)
 
 
 def main(amount: int = 1_000, runs: int = 5) -> dict[str, float]:
@@ -50,6 +60,7 @@ def main(amount: int = 1_000, runs: int = 5) -> dict[str, float]:
             Pair(bare_server, bare),
             [
                 _subject("hisock", 1, 0.95),
+                _subject("hisock", 1, 0.95, has_sessions=False),
                 _subject("websockets", 1),
                 _subject("picows", 1),
                 _subject("python-socketio", 1),

@@ -145,8 +145,10 @@ def ping_pong(pipe: Connection, amount: int, mouth: Mouth) -> None:
 class _Crowd:
     """Many clients that count what comes."""
 
-    def __init__(self, port: int, clients: int, mouth: Mouth | None) -> None:
-        self._mouth = mouth
+    def __init__(
+        self, port: int, clients: int, mouth: Mouth | None, *, has_sessions: bool
+    ) -> None:
+        self._acknowledges = has_sessions and mouth is not None and mouth.acknowledges
         self._epoll = select.epoll()
         self._socks: dict[int, socket.socket] = {}
         self.counts: dict[int, int] = {}
@@ -155,7 +157,7 @@ class _Crowd:
             if mouth is None:
                 sock = socket.create_connection(("127.0.0.1", port))
             else:
-                sock = connect_raw(port, mouth, "crowd")
+                sock = connect_raw(port, mouth, "crowd", has_session=has_sessions)
             sock.setblocking(False)
             fd = sock.fileno()
             self._socks[fd] = sock
@@ -165,7 +167,7 @@ class _Crowd:
 
     def hear(self) -> None:
         """Wait for something, and count it."""
-        acknowledges = self._mouth is not None and self._mouth.acknowledges
+        acknowledges = self._acknowledges
         counts, socks = self.counts, self._socks
         for fd, _ in self._epoll.poll():
             came = len(socks[fd].recv(65536))
@@ -178,7 +180,13 @@ class _Crowd:
 
 
 def count(
-    pipe: Connection, amount: int, mouth: Mouth | None, clients: int, window: int
+    pipe: Connection,
+    amount: int,
+    mouth: Mouth | None,
+    clients: int,
+    window: int,
+    *,
+    has_sessions: bool = True,
 ) -> None:
     """Ask for broadcasts, so many at a time, until all have had all of them.
 
@@ -188,9 +196,10 @@ def count(
         mouth: How to speak; ``None`` for no WebSocket at all.
         clients: How many listen.
         window: Broadcasts that are asked for at once, until everybody has had them.
+        has_sessions: Whether clients of hisock could resume, and so acknowledge.
     """
     port = pipe.recv()
-    crowd = _Crowd(port, clients, mouth)
+    crowd = _Crowd(port, clients, mouth, has_sessions=has_sessions)
     asking: Callable[[bytes], object]
     if mouth is None:
         asking, go = socket.create_connection(("127.0.0.1", port)).sendall, b"g"
