@@ -332,6 +332,23 @@ def test_a_wrong_errors_option(value: Any) -> None:
     assert '"log" or "raise"' in told
 
 
+@pytest.mark.parametrize("value", [-1e-6, 1, "50e-6", None, True, float("nan")])
+def test_a_spin_that_is_none(value: Any) -> None:
+    """Is a time, and a short one."""
+    told = refused(
+        lambda: hisock.start_server(ANYWHERE, spin=value), errors.InvalidOption
+    )
+    assert "seconds" in told
+
+
+def test_a_spin_where_asyncio_waits() -> None:
+    """Is refused: there is no run() to spin in."""
+    told = refused(
+        lambda: hisock.aio.start_server(ANYWHERE, spin=50e-6), errors.InvalidOption
+    )
+    assert "asyncio" in told
+
+
 @pytest.mark.parametrize(
     "value", ["classic", (), [], {}, 5, ("websockets",), ("classic", 1), [["classic"]]]
 )
@@ -1160,9 +1177,10 @@ def test_an_unknown_group(pair: Pair) -> None:
 
 @pytest.mark.parametrize("group", [None, 5, b"red", ["red"], {}])
 def test_a_group_that_is_none(pair: Pair, group: Any) -> None:
-    """Nobody is in it: a ``TypeError`` too."""
+    """Nobody is in it: a ``TypeError`` too. However many are here."""
     server = pair.server()
-    pair.client(server)
+    for _ in range(5):
+        pair.client(server)
     calls: tuple[Call, ...] = (
         lambda: server.get_group(group),
         lambda: server.send_group(group, "it", b""),

@@ -285,7 +285,8 @@ class Members:
             ServerClosed: The server is.
         """
         self.check_open()
-        if wish is None and exclude is None and self._fan_out(group, command, content):
+        is_usual = wish is None and exclude is None and isinstance(group, str)
+        if is_usual and self._fan_out(group, command, content):
             return
         links = self.in_group(group) if may_be_empty else self.group(group)
         self.send_many(links, command, content, wish, exclude, group)
