@@ -9,6 +9,7 @@ __all__ = ("main",)
 
 import socket
 import time
+from functools import partial
 from multiprocessing.connection import Connection
 
 from bench.peers import Pair, Subject, compare, settle
@@ -39,9 +40,9 @@ def raw_client(pipe: Connection, amount: int) -> None:
     pipe.send(amount / (time.perf_counter() - began))
 
 
-def our_server(pipe: Connection, amount: int) -> None:
+def our_server(pipe: Connection, amount: int, spin: float = 0.0) -> None:
     """A handler sends back what it gets."""
-    server = start_server(("127.0.0.1", 0), wires=("classic",))
+    server = start_server(("127.0.0.1", 0), wires=("classic",), spin=spin)
 
     @server.on("ping")
     def ping(client: ClientInfo, message: bytes) -> None:
@@ -68,11 +69,15 @@ def main(amount: int = 20_000, runs: int = 7) -> dict[str, float]:
     """Measure and print; the ratios."""
     raw = Pair(raw_server, raw_client)
     ours = Pair(our_server, our_client)
+    spinning = Pair(partial(our_server, spin=50e-6), our_client)
     return {
         **compare(
             "ping-pong, 64 B, classic wire, two cores, round trips",
             raw,
-            [Subject("hisock, two cores", ours, 0.9)],
+            [
+                Subject("hisock, two cores", ours, 0.9),
+                Subject("hisock, two cores, spin=50e-6", spinning, 0.9),
+            ],
             amount=amount,
             runs=runs,
         ),

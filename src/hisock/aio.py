@@ -39,7 +39,7 @@ from hisock.engine.serve import DRAIN
 from hisock.engine.server_face import ServerFace, ServerOptions
 from hisock.engine.waiting import check_timeout
 from hisock.engine.watch import ServerWatch
-from hisock.errors import AlreadyRunning
+from hisock.errors import AlreadyRunning, InvalidOption
 from hisock.types import Address, ClientLike, Message, Sendable
 
 T = TypeVar("T")
@@ -68,6 +68,8 @@ class AsyncHiSockServer(ServerFace):
         header_len: int = 16,
         **options: Unpack[ServerOptions],
     ) -> None:
+        if options.get("spin"):
+            raise InvalidOption("spin= is for run(); here the asyncio loop waits")
         super().__init__(addr, True, max_connections, header_len, **options)
         self._watch: ServerWatch | None = None
         self._ending: asyncio.Task[None] | None = None

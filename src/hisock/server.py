@@ -53,6 +53,10 @@ class HiSockServer(ServerFace):
             goes.
         allow_rename, allow_regroup: Whether clients may change their name and their
             group; ``None``: if there is no ``authenticate`` check.
+        spin: Seconds, such as ``50e-6``, for which each wait of ``run`` looks again and
+            again before it sleeps, up to 0.1. Round trips between two cores take half
+            the time; the price is a core that is busy while they go on. Of no use with
+            a single core, nor while coroutines run.
         allowed_hosts: Names by which a browser may ask for this server, beside
             ``localhost``, addresses and this machine's own name: another site's name
             may lead here without anybody's leave (DNS rebinding).

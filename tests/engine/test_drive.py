@@ -70,6 +70,45 @@ def test_a_step_without_waiting(drive: driving.Drive, sockets: Sockets) -> None:
     assert calls == ["one"]
 
 
+def test_a_spin_comes_before_the_sleep(drive: driving.Drive) -> None:
+    """The thread looks for so long without sleeping, and then sleeps out the wait."""
+    busy = []
+    for spin in (0.0, 0.05, 5.0):
+        drive.spin = spin
+        began, used = time.monotonic(), time.thread_time()
+        drive.step(0.1)
+        busy.append(time.thread_time() - used)
+        assert 0.099 <= time.monotonic() - began < 5
+
+    # It may have to share its core with others, but it never does more.
+    assert busy[0] < 0.005
+    assert busy[0] < busy[1] < 0.055
+    assert busy[1] < busy[2] < 0.105
+
+
+def test_what_ends_a_wait_ends_a_spin(drive: driving.Drive, sockets: Sockets) -> None:
+    """What comes, the alarm, and ``wake``."""
+    one, other = sockets
+    calls: list[object] = []
+    drive.spin = 60.0
+    drive.watch(one.fileno(), calls.append, None, "one")
+
+    sending = threading.Timer(0.01, other.send, (b"x",))
+    sending.start()
+    drive.step(None)
+    sending.join()
+    assert calls == ["one"]
+
+    one.recv(1)
+    waking = threading.Timer(0.01, drive.wake)
+    waking.start()
+    drive.step(None)
+    waking.join()
+    drive.alarm = time.monotonic() + 0.01
+    drive.step(None)
+    assert calls == ["one"]
+
+
 def test_a_step_with_a_time_out(drive: driving.Drive) -> None:
     """A step ends after its time, when nothing happens."""
     began = time.monotonic()

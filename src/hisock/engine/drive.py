@@ -33,7 +33,7 @@ _AT_ONCE: Final = 256
 class Drive:
     """Waits for sockets and a clock, and calls what watches them."""
 
-    __slots__ = ("_bell", "_ears", "_poller", "_watched", "alarm")
+    __slots__ = ("_bell", "_ears", "_poller", "_watched", "alarm", "spin")
 
     def __init__(self) -> None:
         self._poller = _Poller()
@@ -45,6 +45,8 @@ class Drive:
         self.watch(self._ears.fileno(), self._hear, None)
         #: The time of ``time.monotonic`` at which a wait ends; ``None`` for never.
         self.alarm: float | None = None
+        #: Seconds at the beginning of a wait in which the thread does not sleep.
+        self.spin = 0.0
 
     def step(self, timeout: float | None) -> None:
         """Wait until something is ready, the alarm, or ``timeout``; call what is ready.
@@ -60,7 +62,8 @@ class Drive:
         elif timeout is not None and timeout > _DAY:
             timeout = _DAY
         watched = self._watched
-        for fd, events in self._poller.poll(timeout, _AT_ONCE):
+        wait = self._spin if self.spin else self._poller.poll
+        for fd, events in wait(timeout, _AT_ONCE):
             calls = watched.get(fd)
             if calls is None:  # forgotten by what was called before
                 continue
@@ -69,6 +72,16 @@ class Drive:
                 write(argument)
             if read is not None and events & _NEWS:
                 read(argument)
+
+    def _spin(self, timeout: float | None, most: int) -> list[tuple[int, int]]:
+        """As the poller's wait, that looks again and again before it sleeps."""
+        poll, clock = self._poller.poll, time.monotonic
+        part = self.spin if timeout is None else min(self.spin, timeout)
+        end = clock() + part
+        while not (ready := poll(0, most)):
+            if clock() >= end:
+                return poll(None if timeout is None else timeout - part, most)
+        return ready
 
     def wait(self, timeout: float) -> None:
         """Wait until something is ready, at most that many seconds; call nothing."""

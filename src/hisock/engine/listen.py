@@ -122,6 +122,10 @@ class Pump:
         if listener is not None:
             self.listen(listener)
 
+    def spin(self, seconds: float) -> None:
+        """Do not sleep in that first part of each wait."""
+        self._drive.spin = seconds
+
     def listen(self, listener: socket.socket) -> None:
         """Accept connections from a listening socket."""
         self._listener = listener

@@ -18,6 +18,7 @@ from hisock.engine.link import Link
 from hisock.engine.post import Post
 from hisock.engine.serve import ServerEngine
 from hisock.engine.stats import stats_of
+from hisock.engine.waiting import check_timeout
 from hisock.engine.website import WebOptions, Website, check_web
 from hisock.errors import InvalidName, InvalidOption, UnknownClient
 from hisock.handlers.table import CLIENT_EVENTS
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from hisock.engine.tls import ServerTls
 
 _WIRES = frozenset({"classic", "compact", "websocket"})
+#: Seconds; who waits so long sleeps.
+_LONGEST_SPIN = 0.1
 
 
 class ServerOptions(WebOptions, total=False):
@@ -48,6 +51,7 @@ class ServerOptions(WebOptions, total=False):
     unique_names: Policy
     allow_rename: bool | None
     allow_regroup: bool | None
+    spin: float
 
 
 class ServerFace(Face):
@@ -75,26 +79,26 @@ class ServerFace(Face):
         unique_names: Policy = "allow",
         allow_rename: bool | None = None,
         allow_regroup: bool | None = None,
+        spin: float = 0.0,
         **web: Unpack[WebOptions],
     ) -> None:
         check_times(resume_window, dead_after)
         _check_names(unique_names, allow_rename, allow_regroup)
         self._address = None if addr is None else parse_address(addr)
         self.header_len = check_header_len(header_len)
-        _check_options(max_connections, errors)
+        _check_options(max_connections, errors, spin)
         self._tls = None if tls is None else _read_tls(tls)
         limits = check_limits(limits)
         chosen = _check_wires(wires)
         _check_http(web, chosen)
         self.addr = self._address
-        self._blocking = blocking
-        self._known = set()
+        self._blocking, self._known = blocking, set()
         self._groups: dict[str, Group] = {}
         listener = None
         if self._listens_at_once and self._address is not None:
             listener = listen_at(self._address)
             self.addr = _name_of(listener)
-        self._engine = ServerEngine(
+        self._engine = engine = ServerEngine(
             listener,
             name=f"{type(self).__name__} {spell_address(self.addr)}",
             limits=limits,
@@ -107,17 +111,17 @@ class ServerFace(Face):
             tls=self._tls,
             post=_post_for(web),
         )
-        self._website = Website(web, self._address, tls is not None, self._engine)
+        self._website = Website(web, self._address, tls is not None, engine)
         if "websocket" in chosen:
             self._open_website(is_there=listener is not None)
-        gate = self._engine.gate
+        engine.pump.spin(spin)
+        gate = engine.gate
         gate.describe = _describer(self)
         gate.takes_classic = wires is not None and "classic" in chosen
         gate.naming.policy = unique_names
         gate.naming.may_rename, gate.naming.may_regroup = allow_rename, allow_regroup
-        self._table = self._engine.table
-        self._members = self._engine.members
-        self._inquiry = Inquiry(self._engine)
+        self._table, self._members = engine.table, engine.members
+        self._inquiry = Inquiry(engine)
 
     def authenticate(self, check: Handler) -> Handler:
         """Have the decorated function say who newcomers are, and whether they may in.
@@ -429,13 +433,17 @@ def _read_tls(tls: object) -> ServerTls:
     return server_context(tls)
 
 
-def _check_options(max_connections: object, errors: object) -> None:
+def _check_options(max_connections: object, errors: object, spin: float) -> None:
     if isinstance(max_connections, bool) or not isinstance(max_connections, int):
         raise InvalidOption(f"max_connections is a number, not {max_connections!r}")
     if max_connections < 0:
         raise InvalidOption(f"max_connections is 0 or more, not {max_connections}")
     if errors not in ("log", "raise"):
         raise InvalidOption(f'errors is "log" or "raise", not {errors!r}')
+    check_timeout(spin)
+    if not 0 <= spin <= _LONGEST_SPIN:
+        text = f"spin is 0 (off) to {_LONGEST_SPIN:g} seconds, such as 50e-6"
+        raise InvalidOption(f"{text}, not {spin!r}")
 
 
 def _check_names(policy: object, *may: object) -> None:
