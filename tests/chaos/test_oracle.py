@@ -212,7 +212,7 @@ def test_every_message_arrives_through_each_kind_of_cut(kind: str) -> None:
 def test_every_message_arrives_through_silence(kind: str, client: str) -> None:
     """Nobody is told of the cut: it takes ``dead_after`` to find out."""
     server = list(SERVERS)[sorted(SILENT).index(kind)]
-    expect_all(Plan(200, 1, 1, server, client, kinds=(kind,)))
+    expect_all(Plan(200, 1, 1, server, client, kinds=(kind,), dead_after=1.0))
 
 
 def test_every_message_arrives_through_cuts_of_a_slow_network() -> None:
@@ -258,4 +258,4 @@ def test_the_long_proof_says_what_went_wrong(
 @pytest.mark.timeout(120)
 def test_twenty_thousand_messages_arrive_through_fifty_cuts() -> None:
     """The proof; the long one is ``python -m tests.chaos``."""
-    expect_all(Plan(20_000, 50, 20, silences=2))
+    expect_all(Plan(20_000, 50, 20, silences=2, dead_after=1.0))
