@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from types import CodeType, FrameType
 from typing import Any
 
@@ -465,3 +466,62 @@ def test_it_is_not_made_where_most_have_to_be_looked_at(crowd: Crowd) -> None:
     fans = FanOuts()
     assert [fans.find(None, 1, members) for _ in range(100)] == [None] * 100
     assert len(asked) < 10
+
+
+# --- what changes on the way of others ------------------------------------------------
+
+
+def _stuff(link: Link, other: Raw) -> bytes:
+    """A message that its socket takes in part only."""
+    link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    other.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+    return bytes(2**18)
+
+
+def _hear(crowd: Crowd, number: int) -> bytes:
+    """All that one of them was sent, the rest of it included."""
+    link, other = crowd.pairs[number]
+    came = [_has_got(other)]
+
+    def is_written() -> bool:
+        came.append(_has_got(other))
+        crowd.lock.run(link.flush)
+        return not link.outbox.size
+
+    eventually(is_written, "all of it")
+    link.sock.shutdown(socket.SHUT_WR)
+    return b"".join([*came, *iter(partial(other.sock.recv, 2**20), b"")])
+
+
+def _make_room(other: Raw) -> bytes:
+    """Take in all that its socket has, so that there is room for a little more."""
+    came = [other.sock.recv(1)]
+    while more := _has_got(other):
+        came.append(more)
+    return b"".join(came)
+
+
+def test_f4_a_send_in_part_is_heeded_from_its_very_write() -> None:
+    """Wherever Ctrl-C strikes in it, or another thread's turn comes: nothing that is
+    sent to many gets into the middle of it."""
+    for place in itertools.count():
+        with ExitStack() as stack:
+            crowd = Crowd(stack, 3)
+            link, other = crowd.pairs[0]
+            body = _stuff(link, other)
+            strike = _Striker(place, {Post.send.__code__})
+
+            strike(crowd.post.send, link, frame(body))
+            if crowd.lock.is_busy:  # between two stores, where no signal comes
+                continue
+            is_torn, before = link.is_torn, b""
+            if link.outbox.size:
+                before = _make_room(other)
+            crowd.say(b"news")
+
+            if not is_torn:
+                heard = before + _hear(crowd, 0)
+                assert heard in (frame(body) + frame(b"news"), frame(b"news")), place
+            if not strike.has_struck:
+                assert place > 20
+                return

@@ -127,8 +127,10 @@ class Post:
                         if replay is None or replay.size <= link.look_at:
                             return False
                     else:
+                        lock.changes += 1  # at once: somebody may send to many next
                         link.keep(frame, sent)
                 except OSError as error:
+                    lock.changes += 1
                     link.keep_all(frame, error)
                 finally:
                     lock.is_busy = False
