@@ -525,3 +525,29 @@ def test_f4_a_send_in_part_is_heeded_from_its_very_write() -> None:
             if not strike.has_struck:
                 assert place > 20
                 return
+
+
+def test_who_can_be_written_to_again_is_in_step_with_other_groups(
+    crowd: Crowd,
+) -> None:
+    """One that had to be looked at when the first of two fan-outs was made, and not
+    any more at the second: what the first leaves half written, the second heeds."""
+    link, other = crowd.pairs[0]
+    body = _stuff(link, other)
+    assert link.replay is not None
+    link.look_at = -1  # it is to acknowledge something
+    first = FanOut(crowd.links, crowd.lock.changes)
+    link.look_at = 2**30  # it has, which is nothing unusual
+    second = FanOut(crowd.links, crowd.lock.changes)
+    first.room = second.room = 2**30
+    assert first.others == [link]
+    assert not second.others
+
+    crowd.fan = first
+    crowd.say(body)
+    assert crowd.behind == [link]
+    before = _make_room(other)
+    crowd.fan = second
+    crowd.say(b"news")
+
+    assert before + _hear(crowd, 0) == frame(body) + frame(b"news")

@@ -6,7 +6,7 @@ changes that is not usual; ``threads.StateLock.changes`` tells.
 
 from __future__ import annotations
 
-__all__ = ("FanOut", "FanOuts", "Outlet")
+__all__ = ("FanOut", "FanOuts", "Outlet", "outlet_of")
 
 import socket
 from collections import deque
@@ -170,7 +170,7 @@ class FanOut:
         self.others: list[Link] = []
         kinds: dict[Any, _Kind] = {}
         for link in links:
-            outlet = _outlet_of(link)
+            outlet = outlet_of(link)
             if outlet is None:
                 self.others.append(link)
                 continue
@@ -238,7 +238,7 @@ class FanOut:
         self.size = 0
 
 
-def _outlet_of(link: Link) -> Outlet | None:
+def outlet_of(link: Link) -> Outlet | None:
     """How to write to a link past everything, where nothing is in the way."""
     if (
         link.outbox.size

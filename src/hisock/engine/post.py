@@ -13,7 +13,7 @@ from operator import length_hint
 from typing import Any, ClassVar, Final
 
 from hisock.engine.delivery import Delivery
-from hisock.engine.fanout import FanOut
+from hisock.engine.fanout import FanOut, outlet_of
 from hisock.engine.link import DONT_WAIT, Link
 from hisock.engine.threads import StateLock, Turn
 from hisock.session.events import Messages
@@ -173,6 +173,8 @@ class Post:
             fan.changes != lock.changes
             or fan.room < size
             or (lock.settle is not None and fan is not self._fan)
+            # In another group's, made since, one of these may be among the quick.
+            or any(map(outlet_of, fan.others))
         ):
             lock.note_change()
             self.write_many(fan.links, frames)
