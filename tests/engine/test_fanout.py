@@ -551,3 +551,31 @@ def test_who_can_be_written_to_again_is_in_step_with_other_groups(
     crowd.say(b"news")
 
     assert before + _hear(crowd, 0) == frame(body) + frame(b"news")
+
+
+def test_f4_ctrl_c_around_one_that_takes_a_part() -> None:
+    """Wherever it strikes, what is sent to many next does not get into the middle."""
+    codes = {
+        function.__code__
+        for function in (Post.fan_out, Post._see_to, fanout._Kind._recover)
+    }
+    for place in itertools.count():
+        with ExitStack() as stack:
+            crowd = Crowd(stack, 3)
+            link, other = crowd.pairs[1]
+            body = _stuff(link, other)
+            crowd.fan.room = 2**30
+            strike = _Striker(place, codes)
+
+            strike(crowd.say, body)
+            is_torn, before = link.is_torn, b""
+            if link.outbox.is_begun and not is_torn:
+                before = _make_room(other)
+            crowd.say(b"news")
+
+            if not is_torn:
+                heard = before + _hear(crowd, 1)
+                assert heard in (frame(body) + frame(b"news"), frame(b"news"))
+            if not strike.has_struck:
+                assert place > 100
+                return

@@ -186,10 +186,13 @@ class Post:
                 self._flush_fan(fan)
             self.write_many(fan.others, frames)
         else:
+            lock.changes += 1  # until all have taken it, whatever interrupts that
             try:
                 fan.write(frames, behind)
             finally:
                 self._see_to(behind)
+            if not behind:
+                lock.changes -= 1
             if fan.others:
                 self.write_many(fan.others, frames)
 
@@ -204,17 +207,18 @@ class Post:
         )
 
     def _flush_fan(self, fan: FanOut) -> None:
-        behind: list[Link] = []
+        lock, behind = self._lock, list[Link]()
+        lock.changes += 1  # until all have taken it, whatever interrupts that
         try:
             fan.flush(behind)
-            self._fan = self._lock.settle = None
+            self._fan = lock.settle = None
         finally:
             self._see_to(behind)
+        if not behind:
+            lock.changes -= 1
 
     def _see_to(self, behind: list[Link]) -> None:
         """These links did not take all of what was sent to many."""
-        if behind:
-            self._lock.changes += 1
         for link in behind:
             if link.is_behind or not link.connection.is_open:
                 self._behind(link)
