@@ -227,6 +227,29 @@ def hearing(**options: Any) -> Iterator[tuple[HiSockServer, Packed, list[int]]]:
         yield server, peer, []
 
 
+@pytest.mark.parametrize(("ttl", "count"), [(None, 41), (2**50, 41), (0, 40)])
+def test_what_is_read_once_of_a_message_with_a_deadline(
+    ttl: int | None, count: int
+) -> None:
+    """Its content is made into an object once, and not at all when it comes too late:
+    that may run code of the program's."""
+    made: list[int] = []
+
+    @dataclass
+    class Noted:
+        x: int
+
+        def __post_init__(self) -> None:
+            made.append(self.x)
+
+    odd = b"\x94" + MOVE[1:] + pack({"x": 7}) + pack(ttl)
+    bodies = [MOVE + pack({"x": 1})] * 20 + [odd] + [MOVE + pack({"x": 1})] * 20
+
+    heard(bodies, Noted, together=True)
+
+    assert len(made) == count
+
+
 def test_a_handler_that_registers_another_in_its_place() -> None:
     """From the next message on the other one is called, with content as it asks."""
     others: list[Any] = []

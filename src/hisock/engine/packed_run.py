@@ -65,7 +65,7 @@ class PackedRunner:
         for body in rest:
             if read is not None:
                 try:
-                    content = read(body).content
+                    content = read(body)[2]
                 except Exception:  # another one, or it takes a closer look
                     read = last = None
                     enough += enough  # it was wrong to expect one of these
