@@ -445,6 +445,20 @@ def test_an_interrupt_anywhere_gives_the_lock_back(scene: Scene) -> None:
     assert place > 3
 
 
+def test_a_session_that_begins_while_a_send_waits_for_the_lock(scene: Scene) -> None:
+    """What is sent then is of the new session, and counts in it."""
+    link, other = scene.link()
+    link.replay, replay = Replay(), Replay()
+    with scene.lock.reading:
+        sending = Task(lambda: scene.post.send(link, frame(b"it")))
+        sending.settle()
+        link.replay = replay
+    sending.result()
+
+    assert other.take() == b"it"
+    assert replay.last == 1
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows has none")
 def test_an_interrupt_of_the_wait_for_the_lock(scene: Scene) -> None:
     """Ctrl-C while another thread has the lock comes out as itself, and the lock stays

@@ -94,9 +94,10 @@ class Post:
         if self.gather is not None or not isinstance(frame, bytes):
             lock.run(self.write, link, frame)
             return not isinstance(frame, bytes) and link.is_behind
-        current, replay = self.current, link.replay
+        current = self.current
         try:
             lock.take()
+            replay = link.replay  # another by now, if it was lost meanwhile
             free = (
                 link.connection.is_open
                 and not (
