@@ -159,6 +159,27 @@ def test_what_cannot_be_sent_leaves_no_call_open(content: Any) -> None:
         assert calling.result() == 2
 
 
+def test_what_a_signal_handler_sends_in_a_call_that_fails() -> None:
+    """It leaves when the call has failed, not when something else is sent."""
+
+    class Command(str):
+        """Where a signal may strike."""
+
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            client.send("note", b"1")
+            return super().__hash__()
+
+    with welcomed() as (client, server):
+        client.send("first", 0)
+        assert server.next() == [MESSAGE, "first", 0]
+        with pytest.raises(NotSendable):
+            client.call(Command("add"), "\ud800")
+
+        assert server.next() == [MESSAGE, "note", b"1"]
+
+
 def test_calls_for_which_there_is_no_room() -> None:
     """What the system takes a part of arrives whole, once, and in order."""
     go_on, content = threading.Event(), bytes(100_000)

@@ -165,8 +165,8 @@ class Questions:
                 asked = self._ask(command, content, is_stream, ttl, within)
             finally:
                 lock.is_busy = False
-        if lock.postponed:
-            lock.catch_up()
+                if lock.postponed:
+                    lock.catch_up()
         engine.uplink.see_off()
         return asked
 
