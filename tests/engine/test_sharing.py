@@ -50,6 +50,23 @@ def test_who_waits_gets_what_stands_behind_a_running_handler() -> None:
             server.sock.close()
 
 
+def test_who_looks_in_vain_while_another_has_read() -> None:
+    """Who notes the news before what another thread has read is in the inbox looks
+    again, and does not wait for more."""
+    with served(blocking=True) as (client, server):
+        pump, lock = client._engine.pump, client._engine.lock
+        receiving = Task(client.recv_raw)
+        with lock.reading:
+            server.send(b"one", b"two")
+            eventually(lambda: pump._received, "what was read")
+            receiving.settle()
+            seen = pump.news
+        assert receiving.result() == b"one"
+
+        assert pump.news != seen
+        assert client.recv_raw() == b"two"
+
+
 def test_update_writes_although_another_thread_reads() -> None:
     """A non-blocking ``update`` writes what was left over while another thread waits
     in ``recv_raw`` for the answer to it."""

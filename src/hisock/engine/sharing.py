@@ -127,12 +127,12 @@ class SharedPump:
                 return None
             if self.news != seen or not self._fetch(timeout):
                 return None
-            self.news += 1
             # ``StateLock.run`` in place (bench/ping_pong.py).
             lock = self._lock
             try:
                 lock.take()
                 if lock.is_busy:  # from a signal handler
+                    self.news += 1
                     lock.postponed.append((self._read, ()))
                     return None
                 lock.is_busy = True
@@ -140,6 +140,8 @@ class SharedPump:
                     self._read()
                     return look()
                 finally:
+                    # Not before: who had looked in between would wait for it.
+                    self.news += 1
                     lock.is_busy = False
                     if lock.postponed:
                         lock.catch_up()
