@@ -445,6 +445,27 @@ def test_an_interrupt_anywhere_gives_the_lock_back(scene: Scene) -> None:
     assert place > 3
 
 
+def test_an_interrupt_anywhere_in_a_send_leaves_nothing_to_the_next(
+    scene: Scene,
+) -> None:
+    """One that strikes a read later on is not taken for one of that send: what was
+    read is lost, and so is the link."""
+    data = frame(bytes(8_000_000))
+    for place in itertools.count():
+        link, _ = scene.link()
+        with (
+            interrupt_at(place) as reached,
+            contextlib.suppress(KeyboardInterrupt),
+        ):
+            scene.lock.run(link.send, data)
+        if not reached:
+            break
+        if not link.is_torn:
+            link.is_torn = True  # as in the middle of a read
+            assert not link.mend(), reached
+    assert place > 3
+
+
 def test_a_session_that_begins_while_a_send_waits_for_the_lock(scene: Scene) -> None:
     """What is sent then is of the new session, and counts in it."""
     link, other = scene.link()

@@ -502,6 +502,7 @@ class Link:
         else:
             data = frame.data if isinstance(frame, Block) else frame
             self.outbox.keep((memoryview(data)[sent:],))
+        self._writing = None  # not to be mended by a later interrupt
         self.is_torn = False
 
     def keep_all(self, frame: bytes | Block, error: OSError) -> None:
