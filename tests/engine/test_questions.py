@@ -159,6 +159,24 @@ def test_what_cannot_be_sent_leaves_no_call_open(content: Any) -> None:
         assert calling.result() == 2
 
 
+def test_a_session_that_is_lost_while_a_call_is_about_to_leave() -> None:
+    """Another thread comes back to a server that knows nothing of us: which wire that
+    speaks is not known yet, so the call has its error, and the next one waits."""
+    with welcomed() as (client, server):
+        engine = client._engine
+        assert engine.uplink.know_wire()
+        with engine.lock.reading:
+            calling = Task(lambda: client.call("add"))
+            calling.settle()
+            engine.uplink.forget_wire()
+        with pytest.raises(SessionLost, match="about to leave"):
+            calling.result()
+
+        calling = Task(lambda: client.call("add", 1))
+        assert answer(server, 2)[2:4] == ["add", 1]
+        assert calling.result() == 2
+
+
 def test_what_a_signal_handler_sends_in_a_call_that_fails() -> None:
     """It leaves when the call has failed, not when something else is sent."""
 

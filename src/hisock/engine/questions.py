@@ -182,6 +182,8 @@ class Questions:
         link = self._engine.link
         if link.connection.requests is None or not link.is_open:  # it ended just now
             self._engine.raise_closed()
+        if not link.writer.is_compact:  # another server, or session, just now
+            raise SessionLost("the session was lost while this was about to leave")
         asked, frame = begin(link, command, content, is_stream, ttl, within)
         replay = link.replay
         if (
