@@ -98,20 +98,17 @@ class Post:
         try:
             lock.take()
             replay = link.replay  # another by now, if it was lost meanwhile
-            free = (
-                link.connection.is_open
-                and not (
-                    link.outbox.size
-                    or lock.is_busy
-                    or lock.settle
-                    or link.is_torn
-                    or link.is_dropped
-                    or link.secure
-                )
-                and (
-                    current is None
-                    or not (length_hint(current.rest) or len(self._ready) > 1)
-                )
+            free = not (
+                link.outbox.size
+                or lock.is_busy
+                or lock.settle
+                or link.is_torn
+                or link.is_dropped
+                or link.secure
+                or not link.connection.is_open
+            ) and (
+                current is None
+                or not (length_hint(current.rest) or len(self._ready) > 1)
             )
             if free:
                 lock.is_busy = link.is_torn = True
@@ -130,12 +127,13 @@ class Post:
                     else:
                         lock.changes += 1  # at once: somebody may send to many next
                         link.keep(frame, sent)
-                except OSError as error:
+                except BaseException as error:
                     lock.changes += 1
+                    if not isinstance(error, OSError):  # Ctrl-C: it is torn
+                        raise
                     link.keep_all(frame, error)
                 finally:
                     lock.is_busy = False
-                    lock.changes += link.is_torn
                     if lock.postponed:
                         lock.catch_up()
         finally:

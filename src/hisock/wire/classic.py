@@ -72,6 +72,10 @@ _LENGTH: Final = rb"(0|[1-9][0-9]*) *"
 #: stranger claim memory. When it is full it begins anew.
 _LENGTHS: Final[dict[bytes, int]] = {}
 _REMEMBERED: Final = 4096
+#: In place of a length: the command alone, and its space.
+_PREFIX: Final = -1
+#: Commands, and beginnings of messages, that are.
+_LEADS: Final = 1024
 #: Headers whose length is known without a look at them: a third of a MiB at most.
 _MOST_LENGTHS: Final = 2048
 
@@ -136,7 +140,7 @@ class Writer:
         by_client: Who writes.
     """
 
-    __slots__ = ("_by_client", "_headers", "_largest", "_prefixes", "header_len")
+    __slots__ = ("_by_client", "_headers", "_largest", "_leads", "_room", "header_len")
 
     is_compact = False
 
@@ -145,7 +149,10 @@ class Writer:
         self._largest = largest
         self._by_client = by_client
         self._headers: dict[int, bytes] = {}
-        self._prefixes: dict[str, bytes] = {}
+        #: Command → length of a content → all that comes before it.
+        self._leads: dict[str, dict[int, bytes]] = {}
+        #: How many more of these are remembered.
+        self._room = _LEADS
 
     def message(
         self, command: str | None, content: Any, ttl: int | None = None
@@ -161,15 +168,14 @@ class Writer:
                 check_content(text)
             # ``framed`` in place (bench/ping_pong.py).
             return (self._headers.get(len(text)) or self._header(len(text))) + text
-        prefix = self._prefixes.get(command)
-        if prefix is None:
-            prefix = self._learn(command)
+        leads = self._leads.get(command)
+        if leads is None:
+            leads = self._learn(command)
         text = content if type(content) is bytes else as_text(content)
-        size = len(prefix) + len(text)
-        head = self._headers.get(size)
-        if head is None:
-            head = self._header(size)
-        return head + prefix + text
+        lead = leads.get(len(text))
+        if lead is None:
+            lead = self._lead(leads, len(text))
+        return lead + text
 
     def control(self, frame: Frame) -> bytes:
         """What is not a message."""
@@ -183,11 +189,19 @@ class Writer:
         """
         return (self._headers.get(len(body)) or self._header(len(body))) + body
 
-    def _learn(self, command: str) -> bytes:
-        prefix = prefix_of(command)
-        if len(self._prefixes) < _REMEMBERED:
-            self._prefixes[command] = prefix
-        return prefix
+    def _learn(self, command: str) -> dict[int, bytes]:
+        leads = {_PREFIX: prefix_of(command)}
+        if len(self._leads) < _LEADS:
+            self._leads[command] = leads
+        return leads
+
+    def _lead(self, leads: dict[int, bytes], size: int) -> bytes:
+        prefix = leads[_PREFIX]
+        lead = self._header(len(prefix) + size) + prefix
+        if self._room:
+            self._room -= 1
+            leads[size] = lead
+        return lead
 
     def _header(self, size: int) -> bytes:
         check_size(size, self._largest, self.header_len)
