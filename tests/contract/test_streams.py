@@ -230,7 +230,7 @@ def test_a_stream_gives_up_on_an_item_after_its_timeout(asking: Way) -> None:
 
     _on(asking, "threaded", "it", wait)
     asking.turn()
-    items = asking.stream("it", timeout=0.1)
+    items = asking.stream("it", timeout=0.5)
     assert next(items) == 1
     with pytest.raises(RequestTimeout):
         next(items)
