@@ -322,7 +322,9 @@ class Pump:
             lock.take()
             lock.is_busy = True
             try:
-                lock.note_change()
+                lock.changes += 1  # ``StateLock.note_change`` in place
+                if lock.settle is not None:
+                    lock.settle()
                 link.read()
                 session = link.connection.session
                 if session is not None and session.received != session.told:

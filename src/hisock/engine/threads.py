@@ -91,7 +91,9 @@ class StateLock:
                 return None
             self.is_busy = True
             try:
-                self.note_change()
+                self.changes += 1  # ``note_change`` in place: a call is dear
+                if self.settle is not None:
+                    self.settle()
                 return action(*arguments)
             finally:
                 self.is_busy = False
