@@ -337,6 +337,8 @@ class _Striker:
 
     def __call__(self, action: Callable[..., object], *arguments: Any) -> None:
         before = sys.gettrace()
+        # CPython 3.12 asks only here whether anybody wants to see instructions.
+        sys._getframe().f_trace_opcodes = True
         try:
             sys.settrace(self._strike)
             action(*arguments)

@@ -370,6 +370,8 @@ def _struck(place: int, action: Callable[..., object], *arguments: Any) -> bool:
         return strike
 
     before = sys.gettrace()
+    # CPython 3.12 asks only here whether anybody wants to see instructions.
+    sys._getframe().f_trace_opcodes = True
     try:
         sys.settrace(strike)
         action(*arguments)
