@@ -339,7 +339,7 @@ class Members:
         return self._fan_outs.find(group, self._lock.changes, self._members_of)
 
     def _members_of(self, group: str | None) -> list[Link]:
-        return list(self.registry) if group is None else self.registry.in_group(group)
+        return self.everybody() if group is None else self.in_group(group)
 
     def send_many(
         self,

@@ -152,13 +152,7 @@ class Post:
         if self.gather is not None and isinstance(frame, bytes):
             self._keep(link, frame, self.gather)
             return
-        current = self.current
-        if (
-            current is not None
-            and (length_hint(current.rest) or len(self._ready) > 1)
-            and self._turn.is_mine
-            and isinstance(frame, bytes)
-        ):
+        if isinstance(frame, bytes) and self._is_collecting:
             self._collect(link, frame)
             return
         self.write_now(link, frame)

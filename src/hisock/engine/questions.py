@@ -17,7 +17,6 @@ from hisock.engine.asking import (
     serving_on,
 )
 from hisock.engine.inbox import Mail
-from hisock.engine.link import DONT_WAIT
 from hisock.engine.waiting import check_timeout, end_of
 from hisock.errors import (
     ClientDisconnected,
@@ -185,30 +184,7 @@ class Questions:
         if not link.writer.is_compact:  # another server, or session, just now
             raise SessionLost("the session was lost while this was about to leave")
         asked, frame = begin(link, command, content, is_stream, ttl, within)
-        replay = link.replay
-        if (
-            replay is None
-            or replay.blocks is None
-            or link.outbox.size
-            or link.is_torn
-            or link.is_dropped
-            or link.secure
-            or frame.__class__ is not bytes
-        ):
-            link.send(frame)
-            return asked
-        # ``Link.send`` and ``Replay.note`` in place (bench/calls.py).
-        link.is_torn = True
-        replay.blocks.append(frame)
-        replay.size += len(frame)
-        try:
-            sent = link.sock.send(frame, DONT_WAIT)
-            if sent == len(frame):
-                link.is_torn = False
-            else:
-                link.keep(frame, sent)
-        except OSError as error:
-            link.keep_all(frame, error)
+        link.send(frame)
         return asked
 
     def wait(self, asked: Asked, timeout: float | None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from hisock.engine.link import DONT_WAIT, READ_SIZE, Link, clock
+from hisock.engine.link import DONT_WAIT, READ_SIZE, Link
 from hisock.engine.reconnect import Reconnector, is_ready
 from hisock.engine.threads import StateLock
 from hisock.engine.waiting import Waiter
@@ -343,13 +343,7 @@ class SharedPump:
             link.read()
         else:
             link.is_torn = True  # until all of it is in the inbox
-            data, connection = received.pop(), link.connection
-            if data:  # ``Link.take`` in place
-                link.inbox += connection.feed(data, clock())
-                if connection.needs_attention:
-                    link.heed()
-            else:
-                link.take(data)
+            link.take(received.pop())
             link.is_torn = False
             if link.secure is not None and link.secure.has_plaintext:
                 link.read()

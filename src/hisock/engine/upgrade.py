@@ -221,8 +221,7 @@ class UpgradedSocket:
         while not self._came:
             if self._is_broken:
                 raise _interrupted()
-            failed = self.websocket.error is not None and not self._has_failed
-            if not (self._eof or self._taken or failed):
+            if not (self._eof or self._taken or self._owes_error):
                 # One step for Python: no KeyboardInterrupt comes between reading, which
                 # may wait, and keeping.
                 self._taken.extend(map(self._sock.recv, (_READ,), (flags,)))

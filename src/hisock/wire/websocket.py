@@ -206,8 +206,7 @@ class WebSocket:
             if not (data or self.is_open):
                 return b""
         came = self._heed_end(self._take_in(data))
-        if self._library is not None:
-            self._note_writes()
+        self._note_writes()
         return came
 
     def _take_in(self, data: bytes) -> list[bytes]:
